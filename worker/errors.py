@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The error tree: whether a retry can help is part of the type.
+
+Every error is one sentence that names the culprit. The sentence is a format string over the error's typed
+attributes, so raise sites pass facts and never prose::
+
+    raise DigestMismatch(subject="layer blob", expected=str(descriptor.digest), actual=str(actual))
+
+An error crosses Celery's JSON result backend as its type's name and its message; `cls(message)` rebuilds it on
+the caller's side, without the attributes.
+"""
+
+from typing import ClassVar
+
+
+class ProvisionerError(Exception):
+    """Root of every error the provisioner raises on purpose.
+
+    Args:
+        message: The finished sentence, when rebuilt from a task's result; otherwise it is built from `attributes`.
+        attributes: Exactly the attributes annotated in the class.
+    """
+
+    sentence: ClassVar[str] = "{reason}"
+
+    def __init__(self, message: str | None = None, /, **attributes: object) -> None:
+        super().__init__(self.sentence.format_map(attributes) if message is None else message)
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+
+class TransientError(ProvisionerError):
+    """A retry may succeed without anybody changing anything; the task layer retries it with backoff."""
+
+    retry_after_seconds: float | None = None
+
+
+class PermanentError(ProvisionerError):
+    """A retry gives the same answer until somebody changes the request, the image or the node."""
+
+
+# What the caller asked for is not well formed or not possible.
+
+
+class InvalidArgument(PermanentError):
+    """An argument of a task or a setting is malformed."""
+
+    argument: str
+    value: str
+    reason: str
+    sentence = "invalid {argument} {value!r}: {reason}"
+
+
+class ContainerConflict(PermanentError):
+    """The container already has a rootfs of this name from another image."""
+
+    container_id: str
+    name: str
+    image: str
+    requested: str
+    sentence = "container {container_id} already has rootfs {name!r} from {image}, so not from {requested}"
+
+
+class ContainerDestroying(PermanentError):
+    """The container, or an ancestor of it, is being destroyed; nothing may be provisioned into it."""
+
+    container_id: str
+    sentence = "container {container_id} is being destroyed"
+
+
+class SecretNotFound(PermanentError):
+    """The node has no usable secret of this name."""
+
+    secret: str
+    reason: str
+    sentence = "secret {secret!r} cannot be used on this node: {reason}"
+
+
+# The image.
+
+
+class ImageNotFound(PermanentError):
+    """The source has no image of this name."""
+
+    image: str
+    reason: str
+    sentence = "image {image} not found: {reason}"
+
+
+class PlatformNotFound(PermanentError):
+    """The image's index has no manifest for the platform."""
+
+    image: str
+    platform: str
+    available: str
+    sentence = "image {image} has no manifest for {platform}; it has {available}"
+
+
+class AccessDenied(PermanentError):
+    """The registry refuses the image to these credentials, or to none."""
+
+    image: str
+    reason: str
+    sentence = "access to {image} denied: {reason}"
+
+
+class InvalidImage(PermanentError):
+    """A manifest, index, configuration or archive breaks its specification or uses what is not supported."""
+
+    image: str
+    reason: str
+    sentence = "image {image} is invalid: {reason}"
+
+
+class DigestMismatch(PermanentError):
+    """Content does not hash to the digest it was asked for by."""
+
+    subject: str
+    expected: str
+    actual: str
+    sentence = "{subject} has digest {actual}, expected {expected}"
+
+
+class SizeMismatch(PermanentError):
+    """Content is longer or shorter than its descriptor says, both in bytes."""
+
+    subject: str
+    expected: int
+    actual: int
+    sentence = "{subject} has {actual} bytes, expected {expected}"
+
+
+class InvalidLayer(PermanentError):
+    """A layer's archive is corrupt, hostile or uses what is not supported; `entry` is the member's path."""
+
+    layer: str
+    entry: str
+    reason: str
+    sentence = "layer {layer} is refused at entry {entry!r}: {reason}"
+
+
+class LayerLimitExceeded(PermanentError):
+    """A layer goes beyond a limit of the settings."""
+
+    layer: str
+    limit: str
+    maximum: int
+    sentence = "layer {layer} exceeds {limit} of {maximum}"
+
+
+# The node.
+
+
+class BackendUnsupported(PermanentError):
+    """The backend cannot work on this node, on these directories, or on this image."""
+
+    backend: str
+    reason: str
+    sentence = "backend {backend} is not supported: {reason}"
+
+
+class MountFailed(PermanentError):
+    """The kernel refused a mount or an unmount."""
+
+    target: str
+    reason: str
+    sentence = "mount at {target} failed: {reason}"
+
+
+class RecordCorrupt(PermanentError):
+    """A file of the store or of a container's directory cannot be read as what it must be."""
+
+    path: str
+    reason: str
+    sentence = "{path} is corrupt: {reason}"
+
+
+class TeardownFailed(TransientError):
+    """Part of a container could not be removed; every failure is listed. Destroying again continues."""
+
+    container_id: str
+    failures: str
+    sentence = "container {container_id} is not fully destroyed: {failures}"
+
+
+class StorageExhausted(TransientError):
+    """A filesystem has no space or no inodes left."""
+
+    path: str
+    reason: str
+    sentence = "no room at {path}: {reason}"
+
+
+class LayerVanished(TransientError):
+    """A layer was in the store and is not any more; pulling again brings it back."""
+
+    layer: str
+    sentence = "layer {layer} vanished from the store"
+
+
+class NodeUnreachable(TransientError):
+    """No worker serves the node."""
+
+    node: str
+    sentence = "node {node} has no live worker"
+
+
+# The services around the node.
+
+
+class RegistryUnavailable(TransientError):
+    """A registry or an Engine cannot be reached, answers 5xx or 429, or broke off a transfer."""
+
+    registry: str
+    reason: str
+    sentence = "{registry} is unavailable: {reason}"
+
+
+class StateUnavailable(TransientError):
+    """Redis cannot be reached or refuses writes."""
+
+    reason: str
+    sentence = "the state store is unavailable: {reason}"
+
+
+class StateLost(TransientError):
+    """A state transition found another state than it left: Redis lost data, or somebody else moved on."""
+
+    container_id: str
+    reason: str
+    sentence = "state of container {container_id} changed meanwhile: {reason}"
+
+
+class LockTimeout(TransientError):
+    """The cluster lock was not granted in time."""
+
+    lock: str
+    mode: str
+    seconds: float
+    sentence = "lock {lock} not granted for {mode} use within {seconds:g} s"
+
+
+class LeaseLost(TransientError):
+    """A lease of the cluster lock can no longer be proven held."""
+
+    lock: str
+    owner: str
+    reason: str
+    sentence = "lease {owner} on lock {lock} is lost: {reason}"

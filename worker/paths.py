@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The on-disk tree; the only module that joins paths of it.
+
+::
+
+    STORE_DIR/                      may be shared by nodes (NFSv4, CephFS); mode 0700
+      store.json                    the store's identity: the cluster lock is named after it
+      lock                          flock: shared by provision and destroy, exclusive for prune
+      images/<digest>/              manifest.json, config.json
+        refs/<hash>                 one per (node, container, name) or pull that needs the image
+      references/<hash>             reference and platform -> digest
+      layers/<format>/<diffid>/     committed: layer.json beside `tree/` (directory format)
+      staging/<hash>/               invisible until renamed in
+      staging/<hash>.lock           flock of whoever fills the staging directory of the same name
+      trash/                        renamed out before deletion
+    WORK_DIR/                       per node; mode 0700
+      node.lock                     flock: one `recover` at a time
+      containers/<part>/            a container; nested ones below it
+        lock                        flock: mounts and unmounts of this container
+        record.json                 what was provisioned here: the truth
+        rootfses/<name>/            rootfs/ upper/ work/
+        containers/<part>/          the containers nested in it
+      trash/
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def _hashed(*parts: str) -> str:
+    """Name a file after strings that may be long or hold slashes; NUL cannot be in any of them."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class StorePaths:
+    """Paths below STORE_DIR. Digests are given in their text form, already validated."""
+
+    store_dir: Path
+
+    @property
+    def identity_path(self) -> Path:
+        """The file that holds the store's identity."""
+        return self.store_dir / "store.json"
+
+    @property
+    def lock_path(self) -> Path:
+        """The flock that stands under the cluster lock."""
+        return self.store_dir / "lock"
+
+    @property
+    def images_dir(self) -> Path:
+        """The directory of all images."""
+        return self.store_dir / "images"
+
+    @property
+    def references_dir(self) -> Path:
+        """The directory of all resolved references."""
+        return self.store_dir / "references"
+
+    @property
+    def layers_dir(self) -> Path:
+        """The directory of all layer formats."""
+        return self.store_dir / "layers"
+
+    @property
+    def staging_dir(self) -> Path:
+        """Where images and layers are made, invisibly."""
+        return self.store_dir / "staging"
+
+    @property
+    def trash_dir(self) -> Path:
+        """Where images and layers wait for deletion, invisibly."""
+        return self.store_dir / "trash"
+
+    def image_dir(self, digest: str) -> Path:
+        """Return the directory of one image."""
+        return self.images_dir / digest
+
+    def manifest_path(self, digest: str) -> Path:
+        """Return the image's manifest, byte for byte."""
+        return self.image_dir(digest) / "manifest.json"
+
+    def config_path(self, digest: str) -> Path:
+        """Return the image's configuration, byte for byte."""
+        return self.image_dir(digest) / "config.json"
+
+    def refs_dir(self, digest: str) -> Path:
+        """Return the directory whose entries keep the image."""
+        return self.image_dir(digest) / "refs"
+
+    def ref_path(self, digest: str, *, node: str, container_id: str, name: str) -> Path:
+        """Return the entry by which one rootfs keeps the image."""
+        return self.refs_dir(digest) / _hashed(node, container_id, name)
+
+    def reference_path(self, reference: str, *, platform: str) -> Path:
+        """Return the file that says what a reference resolved to."""
+        return self.references_dir / _hashed(reference, platform)
+
+    def layer_dir(self, diff_id: str, *, layer_format: str) -> Path:
+        """Return the directory of one committed layer."""
+        return self.layers_dir / layer_format / diff_id
+
+    def layer_staging_dir(self, diff_id: str, *, layer_format: str) -> Path:
+        """Return the directory in which the layer is made; its lock is beside it."""
+        return self.staging_dir / _hashed("layer", layer_format, diff_id)
+
+
+@dataclass(frozen=True, slots=True)
+class RootfsPaths:
+    """One rootfs of a container: what a backend may touch and nothing else.
+
+    Attributes:
+        rootfs_home: `rootfses/<name>`; exists before a backend is called.
+    """
+
+    rootfs_home: Path
+
+    @property
+    def rootfs_dir(self) -> Path:
+        """The root filesystem itself."""
+        return self.rootfs_home / "rootfs"
+
+    @property
+    def upper_dir(self) -> Path:
+        """What the container wrote, for backends with an upper directory."""
+        return self.rootfs_home / "upper"
+
+    @property
+    def work_dir(self) -> Path:
+        """The kernel's scratch space beside the upper directory."""
+        return self.rootfs_home / "work"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkPaths:
+    """Paths below WORK_DIR. Containers are given by the parts of their id, already validated."""
+
+    work_dir: Path
+
+    @property
+    def node_lock_path(self) -> Path:
+        """The flock under which a node recovers."""
+        return self.work_dir / "node.lock"
+
+    @property
+    def containers_dir(self) -> Path:
+        """The directory of the outermost containers."""
+        return self.work_dir / "containers"
+
+    @property
+    def trash_dir(self) -> Path:
+        """Where destroyed containers wait for deletion."""
+        return self.work_dir / "trash"
+
+    def container_dir(self, parts: Sequence[str]) -> Path:
+        """Return a container's directory, inside its parent's."""
+        return self.containers_dir.joinpath("/containers/".join(parts))
+
+    def nested_dir(self, parts: Sequence[str]) -> Path:
+        """Return the directory of the containers nested in this one."""
+        return self.container_dir(parts) / "containers"
+
+    def container_lock_path(self, parts: Sequence[str]) -> Path:
+        """Return the flock that orders a container's mounts and unmounts."""
+        return self.container_dir(parts) / "lock"
+
+    def record_path(self, parts: Sequence[str]) -> Path:
+        """Return the container's record."""
+        return self.container_dir(parts) / "record.json"
+
+    def rootfses_dir(self, parts: Sequence[str]) -> Path:
+        """Return the directory of a container's rootfses."""
+        return self.container_dir(parts) / "rootfses"
+
+    def rootfs_paths(self, parts: Sequence[str], *, name: str) -> RootfsPaths:
+        """Return the paths of one rootfs."""
+        return RootfsPaths(self.rootfses_dir(parts) / name)

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `Puller` contract: an image at its source, resolved and open for reading.
+
+Model
+    `Puller.open` resolves an `ImageSource` to one image for one platform and yields a `RemoteImage`: its manifest and
+    configuration, already verified against their digests, and a way to stream each layer's blob. Blobs are *not*
+    verified by the puller: the layer pipeline hashes them as they pass, together with inflating and building.
+
+What must fail
+    A source without the image: `ImageNotFound`. No manifest for the platform: `PlatformNotFound`. Anything malformed,
+    of the wrong media type or beyond a limit: `InvalidImage`. A digest that does not match: `DigestMismatch`.
+    Refused credentials: `AccessDenied`. A source that cannot be reached or broke off: `RegistryUnavailable`, which is
+    transient and carries the source's Retry-After.
+
+No error, log line or repr ever holds a credential.
+"""
+
+import abc
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from worker.oci.config import ImageConfig
+from worker.oci.descriptor import Descriptor
+from worker.oci.digest import Digest
+from worker.oci.platform import Platform
+from worker.oci.reference import ImageSource, Transport
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A user name and a password or token for a registry; never printed."""
+
+    username: str = field(repr=False)
+    password: str = field(repr=False)
+
+
+class RemoteImage(abc.ABC):
+    """One image at its source.
+
+    Attributes:
+        digest: Of `manifest`.
+        manifest: The manifest, byte for byte (made up canonically for sources that have none).
+        config: The configuration, byte for byte.
+        image_config: `config`, parsed.
+        layers: The layers' blobs, base first; as many as `image_config.diff_ids`.
+    """
+
+    digest: Digest
+    manifest: bytes
+    config: bytes
+    image_config: ImageConfig
+    layers: tuple[Descriptor, ...]
+
+    @abc.abstractmethod
+    def blob(self, descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:
+        """Stream a layer's blob from its first byte in chunks of about 1 MiB.
+
+        A broken connection is resumed inside, where the source can. Safe to call from several threads at once.
+
+        Raises:
+            RegistryUnavailable: The source went away for good; a retry of the task can help.
+        """
+
+
+class Puller(abc.ABC):
+    """Fetches manifest, configuration and blobs from one kind of source.
+
+    Attributes:
+        transports: What it can open.
+    """
+
+    transports: ClassVar[frozenset[Transport]]
+
+    @abc.abstractmethod
+    def open(
+        self, source: ImageSource, *, platform: Platform, credential: Credential | None
+    ) -> AbstractContextManager[RemoteImage]:
+        """Resolve `source` for `platform`.
+
+        `credential` goes before anything the node itself knows for the source. Anything the puller spools to disk is
+        gone when the context ends.
+        """

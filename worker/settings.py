@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One frozen `Settings` from the environment; nothing else reads the environment.
+
+Every field is the variable `PROVISIONER_<FIELD>` in upper case. An invalid value fails at start and names it.
+"""
+
+import re
+import socket
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from worker.errors import InvalidArgument
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}")
+
+
+class Settings(BaseSettings):
+    """What one node is told from outside. Units end the names."""
+
+    model_config = SettingsConfigDict(env_prefix="PROVISIONER_", frozen=True, extra="ignore")
+
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Broker, results, lock and state: one Redis.")
+    cluster: str = Field("default", description="Prefix of all keys: clusters of different names never meet.")
+    node: str = Field(default_factory=socket.gethostname, description="This node's name; its queue is `node.<NODE>`.")
+    work_dir: Path = Field(Path("/var/lib/provisioner/work"), description="Containers and their rootfses; per node.")
+    store_dir: Path = Field(Path("/var/lib/provisioner/store"), description="Images and layers; nodes may share it.")
+    backend: str | None = Field(None, description="overlay, aufs, bind or copy; unset: the best that works here.")
+    layer_format: str | None = Field(None, description="directory; unset: the best that works here.")
+    platform: str | None = Field(None, description="os/architecture[/variant] to pull; unset: this machine's.")
+
+    secrets_dir: Path | None = Field(None, description="Files named by `secret`: JSON with username and password.")
+    docker_config_dir: Path | None = Field(None, description="Directory of Docker's config.json; unset: Docker's rule.")
+    insecure_registries: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="host[:port] spoken to over plain HTTP, comma-separated; loopback always may."
+    )
+    registry_timeout_seconds: float = Field(30.0, gt=0, description="Longest silence on a registry connection.")
+    registry_attempts: int = Field(4, ge=1, description="Tries of one registry request inside one task.")
+
+    visibility_timeout_seconds: int = Field(3600, ge=10, description="A task unacknowledged for longer runs again.")
+    lease_seconds: float = Field(30.0, ge=1, description="Lease of the cluster lock; renewed at one third.")
+    lock_timeout_seconds: float = Field(60.0, gt=0, description="Longest wait for the cluster lock in one attempt.")
+    redis_timeout_seconds: float = Field(5.0, gt=0, description="Longest wait for one Redis command.")
+    heartbeat_seconds: float = Field(10.0, gt=0, description="How often a node shows that it is alive.")
+    max_retries: int = Field(8, ge=0, description="Retries of a task after transient failures.")
+    retry_base_seconds: float = Field(1.0, gt=0, description="First retry's delay; doubled each time, with jitter.")
+    retry_max_seconds: float = Field(60.0, gt=0, description="Longest delay between retries.")
+
+    parallel_layers: int = Field(3, ge=1, le=64, description="Layers of one image pulled at a time.")
+    max_layers: int = Field(500, ge=1, description="Layers an image may have.")
+    max_layer_bytes: int = Field(64 * GIB, ge=1, description="Uncompressed bytes a layer may have.")
+    max_layer_entries: int = Field(10_000_000, ge=1, description="Entries a layer may have.")
+    max_header_bytes: int = Field(MIB, ge=512, description="Bytes of one extended (PAX or GNU) tar header.")
+    max_manifest_bytes: int = Field(4 * MIB, ge=1024, description="Bytes of a manifest, an index or a configuration.")
+
+    @field_validator("cluster", "node")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"must match {_NAME.pattern}")
+        return name
+
+    @field_validator("work_dir", "store_dir")
+    @classmethod
+    def _check_absolute(cls, path: Path) -> Path:
+        if not path.is_absolute():
+            raise ValueError("must be an absolute path")
+        return path
+
+    @field_validator("insecure_registries", mode="before")
+    @classmethod
+    def _split_hosts(cls, hosts: object) -> object:
+        if isinstance(hosts, str):
+            return tuple(host.strip() for host in hosts.split(",") if host.strip())
+        return hosts
+
+    @property
+    def key_prefix(self) -> str:
+        """What every Redis key of the cluster starts with; the braces keep them in one hash slot."""
+        return f"{{provisioner:{self.cluster}}}"
+
+    @property
+    def node_queue(self) -> str:
+        """The queue only this node serves."""
+        return f"node.{self.node}"
+
+
+def load_settings() -> Settings:
+    """Read the environment.
+
+    Raises:
+        InvalidArgument: For the first variable with an unusable value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        variable = "PROVISIONER_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise InvalidArgument(argument=variable, value=str(first["input"]), reason=first["msg"]) from error
+
+
+@lru_cache(maxsize=1)
+def process_settings() -> Settings:
+    """Return this process's settings, read once."""
+    return load_settings()
