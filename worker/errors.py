@@ -183,6 +183,14 @@ class TeardownFailed(TransientError):
     sentence = "container {container_id} is not fully destroyed: {failures}"
 
 
+class RemovalFailed(TransientError):
+    """Part of a directory tree could not be deleted; everything else of it is gone."""
+
+    path: str
+    failures: str
+    sentence = "{path} is not fully removed: {failures}"
+
+
 class StorageExhausted(TransientError):
     """A filesystem has no space or no inodes left."""
 

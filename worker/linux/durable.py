@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files and directories that survive power loss.
+
+The recipe is always the same: write aside, fsync, rename into place, fsync the directory. Without the last step ext4
+and XFS may come back with the old name or none; without the first fsync, with the new name and an empty file.
+Source: LWN "Ensuring data reaches disk", https://lwn.net/Articles/457667/; rename(2), fsync(2).
+"""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from worker.errors import StorageExhausted
+from worker.linux import libc
+
+_TEMPORARY_PREFIX = ".tmp-"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def is_temporary(name: str) -> bool:
+    """Tell whether a directory entry is a file that `write_file` had not finished, perhaps for ever.
+
+    Whoever lists a directory in which files are written skips these, and may delete those of dead writers.
+    """
+    return name.startswith(_TEMPORARY_PREFIX)
+
+
+@contextmanager
+def reporting_full_disk(path: Path) -> Iterator[None]:
+    """Turn "no space", "no inodes" and "quota exceeded" into `StorageExhausted` naming `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise StorageExhausted(path=str(path), reason=os.strerror(error.errno or 0)) from error
+
+
+def write_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Put `content` at `path`, whole or not at all.
+
+    Effect: replaces what was there; readers see the old or the new content; survives power loss on return.
+
+    Raises:
+        StorageExhausted: The filesystem is full; nothing changed.
+    """
+    temporary = path.with_name(_TEMPORARY_PREFIX + secrets.token_hex(8))
+    with reporting_full_disk(path):
+        try:
+            _write_synced(temporary, content, mode=mode)
+            temporary.rename(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        sync_directory(path.parent)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename within one filesystem.
+
+    Effect: atomic; survives power loss on return. What `source` holds must have been made durable before.
+
+    Raises:
+        OSError: As rename(2): ENOTEMPTY or EEXIST when `target` is a directory with entries, ENOENT without `source`.
+    """
+    with reporting_full_disk(target):
+        source.rename(target)
+        sync_directory(target.parent)
+        if source.parent != target.parent:
+            sync_directory(source.parent)
+
+
+def make_dirs(path: Path, mode: int = 0o700) -> None:
+    """Create the directory and the parents it lacks, all with `mode`.
+
+    Effect: on return the directory is there, not necessarily by this call; those made here survive power loss.
+    """
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    with reporting_full_disk(path):
+        for directory in reversed(missing):
+            # Somebody else may make the same directory right now: it is durable for both when the parent is synced.
+            with suppress(FileExistsError):
+                directory.mkdir(mode)
+            sync_directory(directory.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the directory's entries, not what they lead to, survive power loss."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_filesystem(path: Path) -> None:
+    """Make all of the filesystem that holds `path` survive power loss.
+
+    Cost: one pass over everything dirty there, other writers' data too; for a tree of many files far cheaper than an
+    fsync for each.
+
+    Raises:
+        StorageExhausted: Delayed allocation found no room.
+        OSError: A write failed since the last call (kernel >= 5.8); what was written cannot be trusted.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with reporting_full_disk(path):
+            libc.call("syncfs", descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_synced(path: Path, content: bytes, *, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 - a descriptor, not a path
+        remaining = memoryview(content)
+        while remaining:
+            remaining = remaining[file.write(remaining) :]
+        os.fchmod(descriptor, mode)
+        os.fsync(descriptor)

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Open directories relative to a descriptor without leaving the mount or following a link.
+
+Source: openat2(2), Linux 5.6.
+"""
+
+import ctypes
+import errno
+import os
+
+from worker.linux import libc
+
+_RESOLVE_NO_XDEV = 0x01
+_RESOLVE_NO_SYMLINKS = 0x04
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+def open_directory_on_mount(name: str, *, dir_fd: int, path_only: bool = False) -> int:
+    """Open a directory that is no mount point: not even of the same filesystem, which `st_dev` would not show.
+
+    Before Linux 5.6 only mount points of other filesystems are told apart.
+
+    Args:
+        name: One component, or `..`.
+        dir_fd: Where to look.
+        path_only: Open it only as a place (O_PATH), which needs no permission on it.
+
+    Raises:
+        OSError: EXDEV for a mount point; ELOOP or ENOTDIR for anything but a directory.
+    """
+    flags = _DIRECTORY_FLAGS | (os.O_PATH if path_only else 0)
+    how = _OpenHow(flags, 0, _RESOLVE_NO_XDEV | _RESOLVE_NO_SYMLINKS)
+    try:
+        return libc.system_call(libc.SYS_OPENAT2, dir_fd, os.fsencode(name), ctypes.byref(how), ctypes.sizeof(how))
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+    return _open_on_device(name, flags, dir_fd=dir_fd)
+
+
+def _open_on_device(name: str, flags: int, *, dir_fd: int) -> int:
+    descriptor = os.open(name, flags, dir_fd=dir_fd)
+    if os.fstat(descriptor).st_dev == os.fstat(dir_fd).st_dev:
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
