@@ -7,9 +7,9 @@ Source: image-spec v1.1.1, descriptor.md, "Digests" and "Registered Algorithms".
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from worker.errors import InvalidArgument
 
