@@ -182,4 +182,5 @@ def _scores(entries: list[tuple[Any, float]]) -> dict[Any, int]:
 
 
 def _is_mark(recovery: str | bytes) -> bool:
-    return recovery.startswith(b"recovered:" if isinstance(recovery, bytes) else "recovered:")
+    text = recovery.decode() if isinstance(recovery, bytes) else recovery
+    return text.startswith("recovered:")
