@@ -18,9 +18,9 @@ def load(name: str) -> str:
     return resources.files(__name__).joinpath(f"{name}.lua").read_text(encoding="utf-8")
 
 
-def script(client: redis.Redis, name: str) -> Script:
-    """Return `worker/lua/<name>.lua` as a callable on `client`.
+def script(client: redis.Redis, *names: str) -> Script:
+    """Return `worker/lua/<name>.lua`, or several of them joined in this order, as one callable script on `client`.
 
-    Cost: one round trip a call; one more after the server forgot its scripts.
+    Cost: one round trip a call; two more after the server forgot its scripts.
     """
-    return client.register_script(load(name))
+    return client.register_script("\n".join(load(name) for name in names))

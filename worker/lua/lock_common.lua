@@ -1,0 +1,126 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- The keys of a lock, and what all its transitions share. Follows lock_server.lua, precedes the transition.
+--
+-- KEYS[1] is the lock's name; every other key is it plus a suffix, hence in its slot if it holds a hash tag.
+--
+--   <name>                   HASH  token       of the current phase; only grows
+--                                  phase       'shared' or 'exclusive': mode of the latest grant
+--                                  ticket      the last one drawn
+--                                  lease       ms, the longest any client asked for
+--                                  run         of the server that wrote this
+--                                  quarantine  ms; no exclusive grant before this time
+--   <name>:held:shared       ZSET  owner -> ms at which its lease lapses
+--   <name>:held:exclusive    ZSET  owner -> ms at which its lease lapses; at most one
+--   <name>:queue:shared      ZSET  owner -> ticket
+--   <name>:queue:exclusive   ZSET  owner -> ticket
+--   <name>:waiting           ZSET  owner -> ms until which it keeps its place without asking again
+--   <name>:since             HASH  owner -> ms at which it began to hold or to wait
+--   <name>:capped            HASH  owner -> ms beyond which its lease is not renewed
+--   <name>:released          ZSET  owner -> ms until which a late acquire of it is refused
+--   <name>:bell:<owner>      LIST  an element when the owner should ask again; expires
+--
+-- All times are the server's. A phase is a stretch of grants of one mode without a grant of the other between them.
+
+local STATE = KEYS[1]
+local HELD = { shared = KEYS[1] .. ':held:shared', exclusive = KEYS[1] .. ':held:exclusive' }
+local QUEUE = { shared = KEYS[1] .. ':queue:shared', exclusive = KEYS[1] .. ':queue:exclusive' }
+local WAITING = KEYS[1] .. ':waiting'
+local SINCE = KEYS[1] .. ':since'
+local CAPPED = KEYS[1] .. ':capped'
+local RELEASED = KEYS[1] .. ':released'
+local BELL = KEYS[1] .. ':bell:'
+
+-- Numbers beyond 10^14 would otherwise be written as 1.79e+15.
+local function digits(number)
+  return string.format('%.0f', number)
+end
+
+local function leave_queue(owner)
+  redis.call('ZREM', QUEUE.shared, owner)
+  redis.call('ZREM', QUEUE.exclusive, owner)
+  redis.call('ZREM', WAITING, owner)
+  redis.call('DEL', BELL .. owner)
+end
+
+-- Forget leases and waiters that are past their time. Returns whether there were any. O(expired).
+local function purge(now)
+  local expired = 0
+  for _, held in pairs(HELD) do
+    for _, owner in ipairs(redis.call('ZRANGEBYSCORE', held, '-inf', now)) do
+      redis.call('ZREM', held, owner)
+      redis.call('HDEL', SINCE, owner)
+      redis.call('HDEL', CAPPED, owner)
+      expired = expired + 1
+    end
+  end
+  for _, owner in ipairs(redis.call('ZRANGEBYSCORE', WAITING, '-inf', now)) do
+    leave_queue(owner)
+    redis.call('HDEL', SINCE, owner)
+    expired = expired + 1
+  end
+  redis.call('ZREMRANGEBYSCORE', RELEASED, '-inf', now)
+  return expired > 0
+end
+
+-- Read the state; begin a new one if the server lost it, and a quarantine if it may have lost part of it.
+--   lease  ms the caller asks for, or 0
+--   floor  the highest token the caller's resource has seen, or nil if it cannot say
+-- A resource that has seen no token at all was never written under a lock, so nobody can still be holding one.
+local function open_state(now, lease, floor)
+  local row = redis.call('HMGET', STATE, 'token', 'phase', 'lease', 'run', 'quarantine')
+  local state = {
+    token = tonumber(row[1] or 0), phase = row[2], lease = tonumber(row[3] or 0), run = row[4],
+    quarantine = tonumber(row[5] or 0),
+  }
+  local run = server_run()
+  if state.run ~= run or lease > state.lease then
+    state.lease = math.max(state.lease, lease)
+    if state.run ~= run then
+      -- The copy may be older than tokens that were issued: the next grant begins a phase of its own.
+      state.phase = false
+      local untouched = not state.run and floor == 0
+      state.quarantine = untouched and 0 or now + state.lease
+    end
+    redis.call('HSET', STATE, 'run', run, 'lease', state.lease, 'quarantine', state.quarantine,
+      'phase', state.phase or '')
+  end
+  if state.quarantine > now + state.lease then -- the clock was set back
+    state.quarantine = now + state.lease
+    redis.call('HSET', STATE, 'quarantine', state.quarantine)
+  end
+  return state
+end
+
+-- Renew the lease of an owner. Returns the ms it has left, 0 if it lapsed: it never comes back.
+local function extend(held, owner, now, lease)
+  local deadline = tonumber(redis.call('ZSCORE', held, owner) or 0)
+  if deadline <= now then
+    return 0
+  end
+  deadline = math.min(now + lease, tonumber(redis.call('HGET', CAPPED, owner) or now + lease))
+  redis.call('ZADD', held, 'XX', deadline, owner)
+  return math.max(0, deadline - now)
+end
+
+-- Ring those whose turn it is: the readers ahead of the first waiting writer, or that writer. They ask again and are
+-- granted then. Who is rung and stays silent for a third of a lease loses its place. O(rung).
+local function wake(now, state)
+  if redis.call('ZCARD', HELD.exclusive) > 0 then
+    return
+  end
+  local writer = redis.call('ZRANGE', QUEUE.exclusive, 0, 0, 'WITHSCORES')
+  local quarantined = now < state.quarantine
+  local turn = redis.call('ZRANGEBYSCORE', QUEUE.shared, '-inf',
+    (writer[1] and not quarantined) and '(' .. writer[2] or '+inf')
+  if #turn == 0 and writer[1] and not quarantined and redis.call('ZCARD', HELD.shared) == 0 then
+    turn = { writer[1] }
+  end
+  local claim = math.ceil(state.lease / 3)
+  for _, owner in ipairs(turn) do
+    if redis.call('EXISTS', BELL .. owner) == 0 then
+      redis.call('LPUSH', BELL .. owner, '1')
+      redis.call('PEXPIRE', BELL .. owner, state.lease)
+      redis.call('ZADD', WAITING, 'XX', 'LT', now + claim, owner)
+    end
+  end
+end

@@ -1,0 +1,14 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- What the lock asks of the server: the time, and which run of it this is. Every lock script begins with this file;
+-- tests put another one in its place.
+
+-- Milliseconds since 1970 by the server's clock. It may step, in either direction.
+local function server_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Another value after every restart and every failover. About 2 microseconds.
+local function server_run()
+  return string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+end
