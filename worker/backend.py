@@ -62,6 +62,10 @@ class Backend(abc.ABC):
         Both exist. Probes for real (mounts and unmounts) where the kernel's word is not enough; leaves nothing behind.
         """
 
+    def ephemeral_volumes(self, rootfs_paths: RootfsPaths, *, is_read_only: bool) -> tuple[Path, ...]:  # noqa: ARG002 - for those that override it
+        """Name the directories `provision` will use that count towards a disk quota; pure."""
+        return ()
+
     @abc.abstractmethod
     def provision(
         self, lower_dirs: Sequence[LowerDir], rootfs_paths: RootfsPaths, *, is_read_only: bool

@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     lock_timeout_seconds: float = Field(60.0, gt=0, description="Longest wait for the cluster lock in one attempt.")
     redis_timeout_seconds: float = Field(5.0, gt=0, description="Longest wait for one Redis command.")
     heartbeat_seconds: float = Field(10.0, gt=0, description="How often a node shows that it is alive.")
+    prune_interval_seconds: float | None = Field(None, gt=0, description="How often beat prunes; unset: never.")
     max_retries: int = Field(8, ge=0, description="Retries of a task after transient failures.")
     retry_base_seconds: float = Field(1.0, gt=0, description="First retry's delay; doubled each time, with jitter.")
     retry_max_seconds: float = Field(60.0, gt=0, description="Longest delay between retries.")

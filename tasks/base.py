@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all tasks share: keywords only, forwarding to the right node, retries of transient failures, progress."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, NoReturn, TypeVar
+
+from celery import Task
+
+from worker.errors import InvalidArgument, TransientError
+from worker.provisioner import Elsewhere, Progress, Provisioner
+from worker.runtime import process_nodes, process_provisioner
+from worker.settings import process_settings
+
+Answer = TypeVar("Answer")
+PROGRESS = "PROGRESS"
+_PROGRESS_INTERVAL_SECONDS = 0.5
+
+
+class ProvisionerTask(Task):  # type: ignore[misc]  # Celery has no types
+    """A task of the wire contract.
+
+    Celery's own signature check is off: it only works for senders that have this code, and its message names no
+    argument's fault. `worker.requests` checks instead.
+    """
+
+    typing = False
+    max_retries = None
+
+    @property
+    def provisioner(self) -> Provisioner:
+        """This process's provisioner."""
+        return process_provisioner(process_settings())
+
+    def keywords_only(self, arguments: tuple[object, ...]) -> None:
+        """Refuse positional arguments, whose order is nobody's contract."""
+        if arguments:
+            reason = "this task takes keyword arguments only"
+            raise InvalidArgument(argument="args", value=repr(arguments)[:160], reason=reason)
+
+    def run_here_or_forward(self, act: Callable[[Provisioner], Answer | Elsewhere]) -> Answer:
+        """Act on this node; send the task on if it belongs to another; retry what may pass."""
+        try:
+            answer = act(self.provisioner)
+        except TransientError as error:
+            self._retry(error)
+        if isinstance(answer, Elsewhere):
+            self.forward(answer.node)
+        return answer
+
+    def forward(self, node: str) -> NoReturn:
+        """Publish this task to the node's queue under the same id, and end without a result here."""
+        if not process_nodes(process_settings()).is_known(node):
+            raise InvalidArgument(argument="node", value=node, reason="no node of this name ever registered")
+        signature = self.signature(kwargs=self.request.kwargs).set(queue=f"node.{node}")
+        raise self.replace(signature)
+
+    def _retry(self, error: TransientError) -> NoReturn:
+        settings = process_settings()
+        if self.request.retries >= settings.max_retries:
+            self.give_up(self.request.kwargs)
+            raise error
+        delay = retry_delay(
+            self.request.retries, base=settings.retry_base_seconds, longest=settings.retry_max_seconds, error=error
+        )
+        self.note_failure(self.request.kwargs, error, delay)
+        raise self.retry(exc=error, countdown=delay)
+
+    def note_failure(self, keywords: Mapping[str, Any], error: TransientError, delay: float) -> None:
+        """Show a failure that will be retried; by default nowhere but in the task's state."""
+
+    def give_up(self, keywords: Mapping[str, Any]) -> None:
+        """Undo what is left after the last attempt; by default nothing."""
+
+    def reporter(self) -> Callable[[Progress], None]:
+        """Return a function that shows progress in this task's state, at most twice a second, from any thread."""
+        task_id, lock = self.request.id, threading.Lock()
+        due = time.monotonic()
+
+        def report(progress: Progress) -> None:
+            nonlocal due
+            with lock:
+                if time.monotonic() < due:
+                    return
+                due = time.monotonic() + _PROGRESS_INTERVAL_SECONDS
+            self.update_state(task_id=task_id, state=PROGRESS, meta=asdict(progress))
+
+        return report
+
+
+def retry_delay(retries: int, *, base: float, longest: float, error: TransientError) -> float:
+    """Return the seconds to wait: doubled each time, half of it jitter, never less than the server asked for."""
+    backoff = min(longest, base * 2**retries)
+    jittered = backoff * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+    return max(jittered, error.retry_after_seconds or 0.0)

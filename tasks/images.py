@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`provisioner.pull` and `provisioner.prune`."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from tasks.base import ProvisionerTask
+from tasks.fanout import run_on
+from worker.celery import app
+from worker.nodes import NodeView
+from worker.requests import PruneRequest
+from worker.runtime import process_nodes
+from worker.settings import process_settings
+
+
+@app.task(bind=True, base=ProvisionerTask, name="provisioner.pull")  # type: ignore[untyped-decorator]
+def pull(self: ProvisionerTask, *arguments: object, **keywords: object) -> dict[str, Any]:
+    """Bring an image into a node's store."""
+    self.keywords_only(arguments)
+    return self.run_here_or_forward(lambda node: node.pull(keywords, on_progress=self.reporter()))
+
+
+@app.task(bind=True, base=ProvisionerTask, name="provisioner.prune")  # type: ignore[untyped-decorator]
+def prune(self: ProvisionerTask, *arguments: object, **keywords: object) -> dict[str, Any]:
+    """Free what nothing uses: in one node's store, or once in every store that a live node has."""
+    self.keywords_only(arguments)
+    if PruneRequest.parse(keywords).node is None:
+        settings = process_settings()
+        stores = process_nodes(settings).stores().values()
+        run_on(self, [_one_of(views, settings.node) for views in stores], keywords, key="stores")
+    return {"stores": [self.run_here_or_forward(lambda node: node.prune(keywords))]}
+
+
+def _one_of(views: Iterable[NodeView], here: str) -> str:
+    """Choose a node for a store: this one where it can, for it need not be asked."""
+    names = {view.name for view in views}
+    return here if here in names else min(names)

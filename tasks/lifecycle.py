@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a worker does besides tasks: recover before it takes work, then show the node as alive.
+
+All of it runs in the worker's main process. Its connections are closed before the pool forks.
+"""
+
+import logging
+import os
+import socket
+import time
+from typing import Any
+
+from celery import bootsteps
+from celery.signals import celeryd_init, worker_init
+
+import worker
+from tasks.recovery import recover_node
+from worker.celery import app
+from worker.errors import TransientError
+from worker.nodes import NodeView
+from worker.runtime import process_nodes, process_provisioner
+from worker.settings import Settings, process_settings
+
+_log = logging.getLogger(__name__)
+_LONGEST_PAUSE_SECONDS = 10.0
+_MISSED_HEARTBEATS = 3
+
+
+@celeryd_init.connect  # type: ignore[untyped-decorator]
+def name_worker(instance: Any, options: dict[str, Any], **_: object) -> None:
+    """Name the worker after its node, so that two nodes on one host differ; an explicit --hostname stays."""
+    if instance.hostname == f"celery@{socket.gethostname()}":
+        instance.hostname = f"provisioner@{process_settings().node}"
+
+
+@worker_init.connect  # type: ignore[untyped-decorator]
+def recover_at_start(**_: object) -> None:
+    """Recover the node; while Redis is away, wait for it as the worker itself would.
+
+    An error that a retry does not help ends the worker's start, with its sentence.
+    """
+    settings, pause = process_settings(), 0.5
+    while True:
+        try:
+            answer = recover_node(process_provisioner(settings), {}, is_start=True)
+        except TransientError as error:
+            _log.warning("recovery of node %s waits: %s", settings.node, error)
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        else:
+            _log.info("node %s recovered: %s", settings.node, answer)
+            return
+
+
+class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
+    """Shows the node in the registry every `heartbeat_seconds`, from the worker's own loop."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, parent: Any, **options: object) -> None:
+        super().__init__(parent, **options)
+        self._timer: Any = None
+
+    def start(self, parent: Any) -> None:
+        """Show the node at once, then again and again."""
+        settings = process_settings()
+        beat(settings)
+        self._timer = parent.timer.call_repeatedly(settings.heartbeat_seconds, beat, (settings,))
+
+    def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+        """Stop showing it; it fades by itself."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def beat(settings: Settings) -> None:
+    """Show the node as alive; when Redis does not remember it, have its state rebuilt.
+
+    A failure is logged: the next beat tries again, and the loop that calls this must not end.
+    """
+    try:
+        is_recovered = process_nodes(settings).heartbeat(
+            _view(settings), ttl_seconds=settings.heartbeat_seconds * _MISSED_HEARTBEATS
+        )
+    except TransientError as error:
+        _log.warning("heartbeat of node %s: %s", settings.node, error)
+        return
+    if not is_recovered:
+        _log.warning("Redis does not know node %s as recovered: its state is rebuilt from disk", settings.node)
+        app.send_task("provisioner.recover", kwargs={"node": settings.node}, queue=settings.node_queue)
+
+
+def _view(settings: Settings) -> NodeView:
+    node = process_provisioner(settings).node
+    statistics = os.statvfs(settings.store_dir)
+    return NodeView(
+        name=settings.node,
+        store_id=node.store.identity,
+        backends=tuple(node.backends),
+        layer_formats=tuple(layer_format.value for layer_format in node.default_backend.layer_formats),
+        backend=node.default_backend.name,
+        free_bytes=statistics.f_bavail * statistics.f_frsize,
+        version=worker.__version__,
+    )
+
+
+app.steps["consumer"].add(Heartbeat)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Celery app: `celery --app worker worker` serves this node.
+
+Every option is here for a reason that its comment gives; a test lists them, since Celery accepts misspelt ones.
+"""
+
+from typing import Any
+
+from celery import Celery
+from kombu import Queue
+
+from worker.settings import Settings, process_settings
+
+PROVISION_QUEUE = "provision"
+TASK_MODULES = ("tasks.rootfs", "tasks.images", "tasks.recovery", "tasks.lifecycle")
+
+
+def make_config(settings: Settings) -> dict[str, Any]:
+    """Translate Settings into Celery's."""
+    timeouts = {
+        # Without them a publish over a silently dead connection blocks for ever.
+        "socket_timeout": settings.redis_timeout_seconds,
+        "socket_connect_timeout": settings.redis_timeout_seconds,
+        "socket_keepalive": True,
+        "health_check_interval": 25,
+    }
+    return {
+        "broker_url": settings.redis_url,
+        "result_backend": settings.redis_url,
+        "broker_transport_options": {"visibility_timeout": settings.visibility_timeout_seconds, **timeouts},
+        "redis_socket_timeout": settings.redis_timeout_seconds,
+        "redis_socket_connect_timeout": settings.redis_timeout_seconds,
+        "redis_socket_keepalive": True,
+        "redis_backend_health_check_interval": 25,
+        "broker_connection_retry_on_startup": True,
+        # What everybody publishes to, and what only this node serves.
+        "task_default_queue": PROVISION_QUEUE,
+        "task_queues": (Queue(PROVISION_QUEUE), Queue(settings.node_queue)),
+        # A task is acknowledged when it is done, and one message at a time is taken: a killed worker loses nothing
+        # it had not begun, and every task may run twice to the effect of once.
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "worker_prefetch_multiplier": 1,
+        # JSON only: nothing in a message is ever executed.
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "event_serializer": "json",
+        "accept_content": ["json"],
+        # What schedulers, the command line and Flower want to see.
+        "task_track_started": True,
+        "worker_send_task_events": True,
+        "task_send_sent_event": True,
+        "result_extended": True,
+        "result_expires": 86_400,
+        "include": TASK_MODULES,
+        "beat_schedule": _beat_schedule(settings),
+        "worker_redirect_stdouts": False,
+    }
+
+
+def _beat_schedule(settings: Settings) -> dict[str, Any]:
+    """Prune every so often, if the operator wants it."""
+    if settings.prune_interval_seconds is None:
+        return {}
+    return {"prune": {"task": "provisioner.prune", "schedule": settings.prune_interval_seconds}}
+
+
+def make_app(settings: Settings) -> Celery:
+    """Make the app for a node."""
+    app = Celery("provisioner")
+    app.conf.update(make_config(settings))
+    return app
+
+
+app = make_app(process_settings())

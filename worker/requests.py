@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tasks are asked for: keywords in, checked values out.
+
+The fields and their defaults *are* the wire contract; a test lists them literally. Parsing happens once, at the edge,
+and names the first thing wrong with the request as an `InvalidArgument`.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError
+from typing_extensions import Self
+
+from worker.container_id import ContainerId
+from worker.errors import InvalidArgument, ProvisionerError
+from worker.oci.digest import Digest
+from worker.oci.platform import Platform
+from worker.oci.reference import ImageSource
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+
+
+def _name(text: object) -> object:
+    if isinstance(text, str) and not _NAME.fullmatch(text):
+        raise ValueError(f"it must match {_NAME.pattern}")
+    return text
+
+
+def _image(text: object) -> ImageSource:
+    if not isinstance(text, str):
+        raise TypeError("it must be a string")
+    return ImageSource.parse(text)
+
+
+def _platform(text: object) -> Platform | None:
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise TypeError("it must be a string or null")
+    return Platform.parse(text)
+
+
+Name = Annotated[str, BeforeValidator(_name)]
+Image = Annotated[InstanceOf[ImageSource], BeforeValidator(_image)]
+Container = Annotated[InstanceOf[ContainerId], BeforeValidator(ContainerId.parse)]
+MaybePlatform = Annotated[InstanceOf[Platform] | None, BeforeValidator(_platform)]
+
+
+class _Request(BaseModel):
+    """Keywords of one task: unknown ones refused, no coercion."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @classmethod
+    def parse(cls, keywords: Mapping[str, Any]) -> Self:
+        """Check the keywords of a task.
+
+        Raises:
+            InvalidArgument: Names the first keyword that is unknown, missing or malformed, and why.
+        """
+        try:
+            return cls(**keywords)
+        except ValidationError as error:
+            raise _first_error(error) from None
+
+
+class ProvisionRequest(_Request):
+    """`provisioner.provision`."""
+
+    container_id: Container
+    image: Image
+    name: Name = "rootfs"
+    node: Name | None = None
+    backend: str | None = None
+    platform: MaybePlatform = None
+    cached: bool = True
+    read_only: bool = False
+    secret: Name | None = None
+
+
+class DestroyRequest(_Request):
+    """`provisioner.destroy`."""
+
+    container_id: Container
+
+
+class PullRequest(_Request):
+    """`provisioner.pull`."""
+
+    image: Image
+    node: Name | None = None
+    platform: MaybePlatform = None
+    cached: bool = True
+    secret: Name | None = None
+
+
+class PruneRequest(_Request):
+    """`provisioner.prune`; `excluded_images` are references or digests."""
+
+    excluded_images: Sequence[str] = Field(default=())
+    node: Name | None = None
+    dry_run: bool = False
+
+    @property
+    def excluded_digests(self) -> frozenset[Digest]:
+        """The excluded images given by digest."""
+        return frozenset(Digest.parse(text) for text in self.excluded_images if _is_digest(text))
+
+    @property
+    def excluded_references(self) -> frozenset[str]:
+        """The excluded images given by reference, normalised.
+
+        Raises:
+            InvalidArgument: For a malformed one.
+        """
+        return frozenset(ImageSource.parse(text).normalised for text in self.excluded_images if not _is_digest(text))
+
+
+class RecoverRequest(_Request):
+    """`provisioner.recover`; without `known_container_ids` no container is destroyed."""
+
+    known_container_ids: Sequence[Container] | None = None
+    node: Name | None = None
+
+
+def _is_digest(text: str) -> bool:
+    return text.startswith(("sha256:", "sha512:"))
+
+
+def _first_error(error: ValidationError) -> ProvisionerError:
+    first = error.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, InvalidArgument):
+        return cause
+    argument = ".".join(str(part) for part in first["loc"])
+    value = "" if first["type"] == "missing" else repr(first["input"])[:160]
+    reason = {"extra_forbidden": "there is no such argument", "missing": "it is required"}.get(first["type"], first["msg"])
+    return InvalidArgument(argument=argument, value=value, reason=reason)

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The composition root: Settings in, one Provisioner per process out. The only place that builds dependencies."""
+
+import os
+import threading
+from pathlib import Path
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.retry import Retry
+
+from worker.backends import choose_backend, supported_backends
+from worker.containers import Containers
+from worker.linux import durable
+from worker.lock import ReadWriteLock
+from worker.nodes import Nodes
+from worker.paths import WorkPaths
+from worker.provisioner import Provisioner
+from worker.pullers import make_pullers
+from worker.settings import Settings
+from worker.store.store import Store
+from worker.verbs.node import Node
+
+_REDIS_RETRIES = 3
+
+
+def make_redis(settings: Settings) -> "redis.Redis[str]":
+    """Connect to Redis: text replies, no call without a bound, short retries because every script is idempotent."""
+    return redis.Redis.from_url(
+        settings.redis_url,
+        decode_responses=True,
+        socket_timeout=settings.redis_timeout_seconds,
+        socket_connect_timeout=settings.redis_timeout_seconds,
+        socket_keepalive=True,
+        health_check_interval=30,
+        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), _REDIS_RETRIES),
+    )
+
+
+def make_provisioner(settings: Settings) -> Provisioner:
+    """Put one node's provisioner together.
+
+    Effect: makes the store and work directories if they are missing, mode 0700: images hold setuid files.
+
+    Raises:
+        BackendUnsupported: The configured backend does not work here.
+        InvalidArgument: A setting is unusable.
+    """
+    work = WorkPaths(settings.work_dir)
+    for directory in (settings.work_dir, work.containers_dir, work.trash_dir):
+        durable.make_dirs(directory)
+    store = Store.open(settings.store_dir)
+    client = make_redis(settings)
+    directories = {"work_dir": settings.work_dir, "store_dir": settings.store_dir}
+    node = Node(
+        settings=settings,
+        store=store,
+        work=work,
+        lock=ReadWriteLock(
+            client,
+            f"{settings.key_prefix}:lock:{store.identity}",
+            lease_seconds=settings.lease_seconds,
+            token_floor=store.fence.highest_token,
+        ),
+        containers=Containers(client, settings.key_prefix),
+        pullers=make_pullers(settings),
+        backends=supported_backends(**directories),
+        default_backend=choose_backend(settings.backend, **directories),
+        is_squashed=os.geteuid() != 0,
+    )
+    return Provisioner(node)
+
+
+_lock = threading.Lock()
+_provisioners: dict[tuple[int, Settings], Provisioner] = {}
+_nodes: dict[tuple[int, Settings], Nodes] = {}
+
+
+def process_provisioner(settings: Settings) -> Provisioner:
+    """Return this process's provisioner, built at the first call.
+
+    A forked child builds its own: it may share neither sockets nor locks with its parent.
+    """
+    key = (os.getpid(), settings)
+    with _lock:
+        if key not in _provisioners:
+            _provisioners[key] = make_provisioner(settings)
+        return _provisioners[key]
+
+
+def process_nodes(settings: Settings) -> Nodes:
+    """Return this process's view of the registry of nodes."""
+    key = (os.getpid(), settings)
+    with _lock:
+        if key not in _nodes:
+            _nodes[key] = Nodes(make_redis(settings), settings.key_prefix)
+        return _nodes[key]

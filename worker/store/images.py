@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Images`: manifests and configurations by digest, what references resolved to, and who needs which image.
+
+A *ref* is a file in an image's `refs/`: one (node, container, name), or one pull under way. While its file is there
+prune keeps the image and all its layers. Whoever is still working on what the ref stands for holds the file's flock
+shared; a ref without a container's record and without a flock was left by a dead worker.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.errors import InvalidArgument, ProvisionerError, RecordCorrupt
+from worker.linux import durable
+from worker.linux.flock import locked, try_lock
+from worker.oci.config import ImageConfig
+from worker.oci.digest import Digest
+from worker.oci.manifest import Manifest
+from worker.paths import StorePaths
+from worker.store.staging import staging
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredImage:
+    """An image the store knows; its layers need not all be there.
+
+    Attributes:
+        digest: Of the manifest.
+        manifest: The manifest, parsed.
+        config: The configuration, parsed.
+    """
+
+    digest: Digest
+    manifest: Manifest
+    config: ImageConfig
+
+    @property
+    def layers(self) -> tuple[Digest, ...]:
+        """DiffIDs, base first."""
+        return self.config.diff_ids
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefOwner:
+    """Who needs an image: a rootfs (container and name) or a pull under way (no container)."""
+
+    node: str
+    container_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedReference:
+    """What a reference resolved to, the last time its source was asked."""
+
+    reference: str
+    platform: str
+    digest: Digest
+
+
+class Images:
+    """The shelf of images."""
+
+    def __init__(self, paths: StorePaths) -> None:
+        self._paths = paths
+
+    def get(self, digest: Digest) -> StoredImage | None:
+        """Read an image, or None if the store does not know it.
+
+        Raises:
+            RecordCorrupt: What lies there does not parse, or is not what its name says.
+        """
+        text = str(digest)
+        try:
+            manifest = self._paths.manifest_path(text).read_bytes()
+            config = self._paths.config_path(text).read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            image = StoredImage(
+                digest=digest,
+                manifest=Manifest.parse(manifest, image=text),
+                config=ImageConfig.parse(config, image=text),
+            )
+        except ProvisionerError as error:
+            raise RecordCorrupt(path=str(self._paths.image_dir(text)), reason=str(error)) from error
+        return image
+
+    def put(self, digest: Digest, *, manifest: bytes, config: bytes) -> None:
+        """Commit an image.
+
+        Effect: on return the image is stored, not necessarily by this call; survives power loss.
+        Locking: the caller holds the fence shared, and writes its ref before letting go of it.
+        """
+        target = self._paths.image_dir(str(digest))
+        if target.exists():
+            return
+        with staging(self._paths.staging_dir / f"image-{digest.hex[:64]}") as directory:
+            durable.write_file(directory / "manifest.json", manifest)
+            durable.write_file(directory / "config.json", config)
+            (directory / "refs").mkdir(mode=0o700)
+            if not target.exists():
+                durable.rename(directory, target)
+
+    def digests(self) -> Iterator[Digest]:
+        """List all images."""
+        for path in self._paths.images_dir.iterdir():
+            with suppress(InvalidArgument):
+                yield Digest.parse(path.name)
+
+    # References.
+
+    def resolved(self, reference: str, *, platform: str) -> Digest | None:
+        """Return what the reference resolved to, if the store remembers."""
+        try:
+            return _read_reference(self._paths.reference_path(reference, platform=platform)).digest
+        except (FileNotFoundError, RecordCorrupt):
+            return None
+
+    def remember(self, reference: str, *, platform: str, digest: Digest) -> None:
+        """Record what a reference resolved to. Effect: survives power loss; the last caller wins."""
+        if self.resolved(reference, platform=platform) == digest:
+            return
+        document = {"reference": reference, "platform": platform, "digest": str(digest)}
+        path = self._paths.reference_path(reference, platform=platform)
+        durable.write_file(path, json.dumps(document).encode())
+
+    def references(self) -> Iterator[tuple[Path, ResolvedReference]]:
+        """List what references resolved to, with the file that says so; unreadable ones are passed over."""
+        for path in self._paths.references_dir.iterdir():
+            with suppress(RecordCorrupt, FileNotFoundError):
+                yield path, _read_reference(path)
+
+    # Refs.
+
+    @contextmanager
+    def pin(self, digest: Digest, owner: RefOwner) -> Iterator[None]:
+        """Write the ref and hold its flock shared while in the body; the ref itself stays afterwards.
+
+        Effect: on entry the ref survives power loss.
+        Locking: entered under the shared fence, so that prune sees either no use of the image or the ref. The body
+            may outlive the fence.
+        """
+        path = self.ref_path(digest, owner)
+        with locked(path, exclusive=False):
+            if path.stat().st_size == 0:
+                _write_in_place(path, owner)
+            yield
+
+    def keep(self, digest: Digest, owner: RefOwner) -> None:
+        """Write the ref if it is missing, without holding it: for a rootfs that a record stands for."""
+        with self.pin(digest, owner):
+            pass
+
+    def drop(self, digest: Digest, owner: RefOwner) -> bool:
+        """Remove the ref unless somebody holds it; tell whether it is gone."""
+        return _unlink_unheld(self.ref_path(digest, owner))
+
+    def refs(self, digest: Digest) -> Iterator[tuple[Path, RefOwner | None]]:
+        """List the image's refs; None stands for one cut short by a crash."""
+        try:
+            paths = sorted(self._paths.refs_dir(str(digest)).iterdir())
+        except FileNotFoundError:
+            return
+        for path in paths:
+            with suppress(FileNotFoundError):
+                yield path, _read_owner(path)
+
+    def drop_stale(self, path: Path) -> bool:
+        """Remove a ref file whose owner is gone, unless somebody holds it."""
+        return _unlink_unheld(path)
+
+    def ref_path(self, digest: Digest, owner: RefOwner) -> Path:
+        """Return where the owner's ref to the image lies."""
+        return self._paths.ref_path(
+            str(digest), node=owner.node, container_id=owner.container_id, name=owner.name
+        )
+
+
+def _read_reference(path: Path) -> ResolvedReference:
+    try:
+        document = json.loads(path.read_bytes())
+        digest = Digest.parse(document["digest"])
+        return ResolvedReference(reference=document["reference"], platform=document["platform"], digest=digest)
+    except (ValueError, KeyError, TypeError, InvalidArgument) as error:
+        raise RecordCorrupt(path=str(path), reason="it is no resolved reference") from error
+
+
+def _read_owner(path: Path) -> RefOwner | None:
+    try:
+        document = json.loads(path.read_bytes())
+        return RefOwner(node=document["node"], container_id=document["container_id"], name=document["name"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_in_place(path: Path, owner: RefOwner) -> None:
+    """Fill the ref without replacing its file, which is locked by now; cut short, it still keeps the image."""
+    document = {"node": owner.node, "container_id": owner.container_id, "name": owner.name}
+    with path.open("r+b") as stream:
+        stream.write(json.dumps(document).encode())
+        stream.flush()
+        os.fsync(stream.fileno())
+    durable.sync_directory(path.parent)
+
+
+def _unlink_unheld(path: Path) -> bool:
+    if not path.exists():
+        return True
+    held = try_lock(path, exclusive=True)
+    if held is None:
+        return False
+    with held:
+        path.unlink(missing_ok=True)
+    return True

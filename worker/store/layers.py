@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Layers`: committed layers by format and DiffID."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from worker.errors import InvalidArgument, LayerVanished
+from worker.image import LayerFormat, LayerRecord, LowerDir
+from worker.layers.record import RECORD_NAME, read_record
+from worker.linux import durable
+from worker.oci.digest import Digest
+from worker.paths import StorePaths
+from worker.store.staging import staging
+
+
+class Layers:
+    """The shelf of layers. A layer is either there, complete and durable, or not there."""
+
+    def __init__(self, paths: StorePaths) -> None:
+        self._paths = paths
+
+    def has(self, diff_id: Digest, *, layer_format: LayerFormat) -> bool:
+        """Tell whether the layer is committed; one system call."""
+        return (self._dir(diff_id, layer_format) / RECORD_NAME).exists()
+
+    def record(self, diff_id: Digest, *, layer_format: LayerFormat) -> LayerRecord:
+        """Read a committed layer's record.
+
+        Raises:
+            LayerVanished: It is not there (any more).
+            RecordCorrupt: Its record does not parse.
+        """
+        try:
+            return read_record(self._dir(diff_id, layer_format) / RECORD_NAME)
+        except FileNotFoundError as error:
+            raise LayerVanished(layer=str(diff_id)) from error
+
+    def missing(self, diff_ids: Iterable[Digest], *, layer_format: LayerFormat) -> tuple[Digest, ...]:
+        """Return which of the layers are not committed, in order, each once."""
+        unique = dict.fromkeys(diff_ids)
+        return tuple(diff_id for diff_id in unique if not self.has(diff_id, layer_format=layer_format))
+
+    @contextmanager
+    def stage(
+        self, diff_id: Digest, *, layer_format: LayerFormat, check: Callable[[], None] | None = None
+    ) -> Iterator[Path | None]:
+        """Hold an empty directory to make the layer in, or None if it is committed (by now).
+
+        One maker per layer and store, whichever process or node: others wait here, calling `check` between tries, and
+        find it committed. What is not committed at the end is deleted.
+        """
+        if self.has(diff_id, layer_format=layer_format):
+            yield None
+            return
+        directory = self._paths.layer_staging_dir(str(diff_id), layer_format=layer_format)
+        with staging(directory, check=check) as staging_dir:
+            yield None if self.has(diff_id, layer_format=layer_format) else staging_dir
+
+    def commit(self, staging_dir: Path, diff_id: Digest, *, layer_format: LayerFormat) -> None:
+        """Rename a finished, durable layer into place; survives power loss on return.
+
+        Locking: within `stage`, so nobody else commits the same layer.
+        """
+        target = self._dir(diff_id, layer_format)
+        if not target.parent.exists():
+            durable.make_dirs(target.parent)
+        durable.rename(staging_dir, target)
+
+    def lower_dirs(self, diff_ids: Sequence[Digest], *, layer_format: LayerFormat) -> tuple[LowerDir, ...]:
+        """Return the directories to stack, base first.
+
+        A layer that stands twice counts at its last place only: what it repeats was there already, and kernels refuse
+        the same directory twice.
+
+        Raises:
+            LayerVanished: A layer is not there.
+        """
+        last_first = tuple(dict.fromkeys(reversed(diff_ids)))
+        return tuple(self._lower_dir(diff_id, layer_format) for diff_id in reversed(last_first))
+
+    def committed(self) -> Iterator[tuple[LayerFormat, Digest]]:
+        """List all committed layers."""
+        for layer_format in LayerFormat:
+            with suppress(FileNotFoundError):
+                for path in (self._paths.layers_dir / layer_format.value).iterdir():
+                    with suppress(InvalidArgument):
+                        yield layer_format, Digest.parse(path.name)
+
+    def _dir(self, diff_id: Digest, layer_format: LayerFormat) -> Path:
+        return self._paths.layer_dir(str(diff_id), layer_format=layer_format.value)
+
+    def _lower_dir(self, diff_id: Digest, layer_format: LayerFormat) -> LowerDir:
+        record = self.record(diff_id, layer_format=layer_format)
+        return LowerDir(path=self._dir(diff_id, layer_format) / "tree", has_whiteouts=record.has_whiteouts)

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""destroy: a container and everything nested in it, children first."""
+
+from worker.container_id import ContainerId
+from worker.containers import DestroyKind
+from worker.errors import ContainerDestroying, ProvisionerError, RecordCorrupt, TeardownFailed
+from worker.requests import DestroyRequest
+from worker.store.trash import discard, empty_trash
+from worker.verbs.home import Home, existing, nested_ids, remove_empty_ancestors
+from worker.verbs.node import Elsewhere, Node
+from worker.verbs.undo import take_down
+
+
+def destroy(node: Node, request: DestroyRequest) -> bool | Elsewhere:
+    """Take the container down, in use or not.
+
+    Effect: on return no mount, directory, ref or hash of it or of a nested container is left; false when there was
+    none of them. May be run again after a failure, and joins another destroy under way.
+
+    Raises:
+        TeardownFailed: Lists everything that could not be taken down; the rest is gone, a retry goes on.
+    """
+    container_id = request.container_id
+    outcome = node.containers.begin_destroy(container_id, node=node.name)
+    if outcome.kind is DestroyKind.ELSEWHERE:
+        return Elsewhere(node=str(outcome.node))
+    on_disk = [*nested_ids(node.work, container_id), container_id]
+    is_here = node.work.container_dir(container_id.parts).exists()
+    if outcome.kind is DestroyKind.ABSENT and not is_here:
+        return False
+    destroy_all(node, container_id, _children_first({*outcome.order, *on_disk}))
+    return True
+
+
+def destroy_all(node: Node, container_id: ContainerId, order: list[ContainerId]) -> None:
+    """Take down the containers in this order, all of them even if one fails.
+
+    Raises:
+        TeardownFailed: In the name of `container_id`, with every failure.
+    """
+    failures: list[str] = []
+    for victim in order:
+        try:
+            _destroy_one(node, victim)
+        except ProvisionerError as error:
+            failures.append(f"{victim}: {error}")
+    empty_trash(node.work.trash_dir)
+    if failures:
+        raise TeardownFailed(container_id=str(container_id), failures="; ".join(failures))
+
+
+def _children_first(container_ids: set[ContainerId]) -> list[ContainerId]:
+    return sorted(container_ids, key=lambda container_id: (-len(container_id.parts), container_id.parts))
+
+
+def _destroy_one(node: Node, container_id: ContainerId) -> None:
+    """Unmount, move out, forget. A provision's mount under way is waited for; its later ones find the mark."""
+    with node.shared():
+        try:
+            with existing(node.work, container_id) as home:
+                _take_down_all(node, home)
+                home.discard()
+        except ContainerDestroying:
+            # No flock: the directory of a mere ancestor, or none at all.
+            discard(node.work.container_dir(container_id.parts), node.work.trash_dir)
+            remove_empty_ancestors(node.work, container_id)
+    node.containers.finish_destroy(container_id)
+
+
+def _take_down_all(node: Node, home: Home) -> None:
+    """Take down what the record says and what lies there without being in it."""
+    try:
+        names = {*home.read().rootfses, *home.read().pending}
+    except RecordCorrupt:
+        _take_down_unrecorded(node, home)
+        return
+    for name in sorted(names):
+        take_down(node, home, name=name)
+    _take_down_unrecorded(node, home)
+
+
+def _take_down_unrecorded(node: Node, home: Home) -> None:
+    """Without a record nobody knows the backend: each takes down what it finds. Refs left over fall to `recover`."""
+    for path in sorted(node.work.rootfses_dir(home.container_id.parts).iterdir()):
+        paths = node.work.rootfs_paths(home.container_id.parts, name=path.name)
+        for backend in node.backends.values():
+            backend.destroy(paths)

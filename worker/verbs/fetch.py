@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fetch an image's missing layers, several at a time, each once per store however many ask.
+
+No cluster lock is held here: the image is pinned, so prune leaves it and its layers alone.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+
+from worker.image import LayerFormat
+from worker.layers.build import build_layer
+from worker.oci.descriptor import Descriptor
+from worker.oci.digest import Digest
+from worker.puller import RemoteImage
+from worker.verbs.node import Node, OnProgress, Progress
+
+
+class _Stopped(Exception):
+    """Another layer of the same image failed; this one's work is pointless."""
+
+
+class _Tally:
+    """Counts what the layers' threads report and passes it on."""
+
+    def __init__(self, remote: RemoteImage, on_progress: OnProgress, check: Callable[[], None]) -> None:
+        self._total = len(set(remote.image_config.diff_ids))
+        self._on_progress = on_progress
+        self._check = check
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._done = 0
+        self._bytes_total = 0
+        self.bytes_fetched = 0
+
+    def expect(self, size_bytes: int) -> None:
+        with self._lock:
+            self._bytes_total += size_bytes
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def check(self) -> None:
+        """Raise when the fetch is to end early."""
+        if self._stop.is_set():
+            raise _Stopped
+        self._check()
+
+    def add_bytes(self, count: int) -> None:
+        self.check()
+        with self._lock:
+            self.bytes_fetched += count
+        self._report()
+
+    def add_layer(self) -> None:
+        with self._lock:
+            self._done += 1
+        self._report()
+
+    def _report(self) -> None:
+        with self._lock:
+            progress = Progress(
+                bytes_fetched=self.bytes_fetched,
+                bytes_total=max(self._bytes_total, self.bytes_fetched),
+                layers_done=self._done,
+                layers_total=self._total,
+            )
+        self._on_progress(progress)
+
+
+def fetch_layers(
+    node: Node, remote: RemoteImage, *, layer_format: LayerFormat, check: Callable[[], None], on_progress: OnProgress
+) -> int:
+    """Bring every layer of the image into the store and return the compressed bytes fetched.
+
+    `check` is called often, from several threads, and ends the fetch by raising. `on_progress` is called likewise.
+
+    Effect: on return all layers are committed and durable, not necessarily by this call. On an error the layers
+    finished so far stay, the others leave nothing behind.
+    """
+    tally = _Tally(remote, on_progress, check)
+    layers = dict(zip(remote.image_config.diff_ids, remote.layers, strict=True))
+    missing = node.store.layers.missing(layers, layer_format=layer_format)
+    for diff_id in layers:
+        if diff_id in missing:
+            tally.expect(layers[diff_id].size_bytes)
+        else:
+            tally.add_layer()
+    with _pool(node.settings.parallel_layers, tally) as submit:
+        for diff_id in missing:
+            submit(lambda d=diff_id: _fetch_layer(node, remote, layers[d], d, layer_format=layer_format, tally=tally))
+    return tally.bytes_fetched
+
+
+def _fetch_layer(
+    node: Node, remote: RemoteImage, descriptor: Descriptor, diff_id: Digest, *, layer_format: LayerFormat, tally: _Tally
+) -> None:
+    tally.check()
+    with node.store.layers.stage(diff_id, layer_format=layer_format, check=tally.check) as staging_dir:
+        if staging_dir is not None:
+            with remote.blob(descriptor) as chunks:
+                build_layer(
+                    chunks,
+                    descriptor=descriptor,
+                    diff_id=diff_id,
+                    layer_format=layer_format,
+                    staging_dir=staging_dir,
+                    limits=node.limits,
+                    is_squashed=node.is_squashed,
+                    on_progress=tally.add_bytes,
+                )
+            node.store.layers.commit(staging_dir, diff_id, layer_format=layer_format)
+    tally.add_layer()
+
+
+@contextmanager
+def _pool(size: int, tally: _Tally) -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Run what is submitted in threads; the first failure stops the others and is what is raised."""
+    futures: list[Future[None]] = []
+    with ThreadPoolExecutor(max_workers=size, thread_name_prefix="layer") as executor:
+        try:
+            yield lambda work: futures.append(executor.submit(work))
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            tally.stop()
+    failures = [error for future in futures if (error := future.exception()) is not None]
+    for error in failures:
+        if not isinstance(error, _Stopped):
+            raise error

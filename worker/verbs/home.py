@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container's directory on this node: its flock, its record, its end.
+
+The directory appears when a provision pins its image and is renamed into the trash by destroy, always under the flock
+inside it. So a provision that finds the directory gone knows that the container was destroyed meanwhile.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+from worker.container_id import ContainerId
+from worker.errors import ContainerDestroying
+from worker.linux import durable
+from worker.linux.flock import locked
+from worker.paths import WorkPaths
+from worker.records import ContainerRecord, read_record, write_record
+from worker.store.trash import discard
+
+
+class Home:
+    """One container's directory, its flock held.
+
+    Attributes:
+        container_id: The container.
+    """
+
+    def __init__(self, work: WorkPaths, container_id: ContainerId) -> None:
+        self._work = work
+        self.container_id = container_id
+
+    def read(self) -> ContainerRecord:
+        """Read the record; empty if there is none."""
+        return read_record(self._work.record_path(self.container_id.parts))
+
+    def write(self, record: ContainerRecord) -> None:
+        """Replace the record; survives power loss."""
+        write_record(self._work.record_path(self.container_id.parts), record)
+
+    def discard(self) -> None:
+        """Rename the directory into the trash, and remove ancestors' directories that held nothing else."""
+        discard(self._work.container_dir(self.container_id.parts), self._work.trash_dir)
+        remove_empty_ancestors(self._work, self.container_id)
+
+
+@contextmanager
+def opened(work: WorkPaths, container_id: ContainerId) -> Iterator[Home]:
+    """Hold the container's flock, making its directory and its ancestors' if need be."""
+    with ExitStack() as stack:
+        while not _enter(stack, work, container_id):
+            # Also again and again: a destroy or a sibling's clean-up may rename the directory away in between.
+            durable.make_dirs(work.rootfses_dir(container_id.parts))
+        yield Home(work, container_id)
+
+
+@contextmanager
+def existing(work: WorkPaths, container_id: ContainerId) -> Iterator[Home]:
+    """Hold the flock of a container that has a directory.
+
+    Raises:
+        ContainerDestroying: It has none (any more).
+    """
+    with ExitStack() as stack:
+        if not _enter(stack, work, container_id):
+            raise ContainerDestroying(container_id=str(container_id))
+        yield Home(work, container_id)
+
+
+def _enter(stack: ExitStack, work: WorkPaths, container_id: ContainerId) -> bool:
+    try:
+        stack.enter_context(locked(work.container_lock_path(container_id.parts), exclusive=True))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def remove_empty_ancestors(work: WorkPaths, container_id: ContainerId) -> None:
+    """Remove the directories of ancestors that exist only as such and hold no container any more."""
+    for ancestor in reversed(container_id.ancestors):
+        try:
+            work.nested_dir(ancestor.parts).rmdir()
+            if not work.container_lock_path(ancestor.parts).exists():
+                work.container_dir(ancestor.parts).rmdir()
+        except OSError:
+            return
+
+
+def nested_ids(work: WorkPaths, container_id: ContainerId) -> list[ContainerId]:
+    """List the containers below this one on disk, children before parents."""
+    found: list[ContainerId] = []
+    with suppress(FileNotFoundError):
+        for path in sorted(work.nested_dir(container_id.parts).iterdir()):
+            child = ContainerId((*container_id.parts, path.name))
+            found += [*nested_ids(work, child), child]
+    return found

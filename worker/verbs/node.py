@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Node`: everything the verbs work with, put together once per process by `worker.runtime`."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from worker.backend import Backend
+from worker.containers import Containers
+from worker.errors import BackendUnsupported, InvalidArgument
+from worker.image import LayerFormat
+from worker.layers.limits import LayerLimits
+from worker.lock import Lease, ReadWriteLock
+from worker.oci.platform import Platform
+from worker.oci.reference import ImageSource, Transport
+from worker.paths import WorkPaths
+from worker.puller import Credential, Puller
+from worker.secrets import load_secret
+from worker.settings import Settings
+from worker.store.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """The request belongs to another node."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a pull is.
+
+    Attributes:
+        bytes_fetched: Compressed bytes so far.
+        bytes_total: Compressed bytes of the layers being fetched.
+        layers_done: Layers there by now.
+        layers_total: Layers of the image.
+    """
+
+    bytes_fetched: int
+    bytes_total: int
+    layers_done: int
+    layers_total: int
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One node's parts.
+
+    Attributes:
+        settings: What the node was told.
+        store: Where its images and layers are.
+        work: Where its containers are.
+        lock: The cluster lock of the store.
+        containers: The containers' state.
+        pullers: By transport.
+        backends: All that work here, by name.
+        default_backend: What is used unless a request names another.
+        is_squashed: Whether ownership in layers is given up, because the node does not run as root.
+    """
+
+    settings: Settings
+    store: Store
+    work: WorkPaths
+    lock: ReadWriteLock
+    containers: Containers
+    pullers: Mapping[Transport, Puller]
+    backends: Mapping[str, Backend]
+    default_backend: Backend
+    is_squashed: bool
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self.settings.node
+
+    @property
+    def platform(self) -> Platform:
+        """What the node runs unless a request says otherwise."""
+        text = self.settings.platform
+        return Platform.parse(text) if text else Platform.of_host()
+
+    @property
+    def limits(self) -> LayerLimits:
+        """What a layer may be at most."""
+        return LayerLimits.from_settings(self.settings)
+
+    @contextmanager
+    def shared(self) -> Iterator[Lease]:
+        """Hold the cluster lock and the fence below it, together with provisions and destroys anywhere."""
+        seconds = self.settings.lock_timeout_seconds
+        with self.lock.shared(timeout_seconds=seconds) as lease:
+            with self.store.fence.shared(token=lease.token, timeout_seconds=seconds):
+                lease.check()
+                yield lease
+
+    @contextmanager
+    def exclusive(self) -> Iterator[Lease]:
+        """Hold the cluster lock and the fence below it, alone."""
+        seconds = self.settings.lock_timeout_seconds
+        with self.lock.exclusive(timeout_seconds=seconds) as lease:
+            with self.store.fence.exclusive(token=lease.token, timeout_seconds=seconds):
+                lease.check()
+                yield lease
+
+    def backend(self, name: str | None) -> Backend:
+        """Return the backend a request or a record names.
+
+        Raises:
+            BackendUnsupported: It does not exist or does not work here.
+        """
+        if name is None:
+            return self.default_backend
+        try:
+            return self.backends[name]
+        except KeyError:
+            reason = f"this node has {', '.join(sorted(self.backends))}"
+            raise BackendUnsupported(backend=name, reason=reason) from None
+
+    def layer_format(self, backend: Backend) -> LayerFormat:
+        """Choose the format in which this node makes layers for the backend."""
+        wanted = self.settings.layer_format
+        if wanted is None:
+            return backend.layer_formats[0]
+        if wanted not in backend.layer_formats:
+            reason = f"it cannot stack layers of format {wanted}"
+            raise BackendUnsupported(backend=backend.name, reason=reason)
+        return LayerFormat(wanted)
+
+    def puller(self, source: ImageSource) -> Puller:
+        """Return what opens the source.
+
+        Raises:
+            InvalidArgument: Nothing here opens sources of this kind.
+        """
+        puller = self.pullers.get(source.transport)
+        if puller is None:
+            reason = f"no puller for {source.transport}:"
+            raise InvalidArgument(argument="image", value=source.normalised, reason=reason)
+        return puller
+
+    def credential(self, secret: str | None) -> Credential | None:
+        """Resolve a secret's name on this node."""
+        return None if secret is None else load_secret(self.settings, secret)

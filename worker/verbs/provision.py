@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""provision: an image reference in, a mounted and recorded rootfs out.
+
+1. *Begin*: one transition in Redis; from here the container shows as provisioning, and a destroy is noticed.
+2. *Resolve* the reference: from the store if it knows it, else at its source. No lock.
+3. *Pin*: under the shared lock, the image's ref.
+4. *Pull* what is missing. No cluster lock.
+5. *Mount*: under the shared lock and the container's flock: record, backend, `provisioned`.
+
+When nothing is missing, 3 and 5 are one critical section.
+"""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from worker.backend import Backend
+from worker.containers import BeginKind
+from worker.errors import ContainerConflict, ContainerDestroying, LayerVanished, PermanentError, StateLost
+from worker.image import LayerFormat
+from worker.linux import durable
+from worker.oci.platform import Platform
+from worker.paths import RootfsPaths
+from worker.records import ProvisionInfo, RootfsRecord
+from worker.requests import ProvisionRequest
+from worker.store.images import RefOwner, StoredImage
+from worker.verbs.fetch import fetch_layers
+from worker.verbs.home import Home, existing, opened
+from worker.verbs.node import Elsewhere, Node, OnProgress
+from worker.verbs.pull import cached_image, open_image, pinned
+from worker.verbs.undo import abandon
+from worker.verbs.watch import DestroyWatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Provision:
+    """One provision under way: the request, and what was decided for it."""
+
+    request: ProvisionRequest
+    generation: str
+    platform: Platform
+    backend: Backend
+    layer_format: LayerFormat
+    owner: RefOwner
+
+    @property
+    def name(self) -> str:
+        return self.request.name
+
+
+def provision(node: Node, request: ProvisionRequest, *, on_progress: OnProgress) -> ProvisionInfo | Elsewhere:
+    """Answer with the rootfs of this name in this container, made from this image.
+
+    Effect: on return it is there and recorded, not necessarily by this call. After a permanent error nothing of the
+    request is left; after a transient one what was pulled and pinned stays for the next attempt.
+
+    Raises:
+        ContainerConflict: The name is taken by another image; nothing changed.
+        ContainerDestroying: A destroy came before or in between.
+        BackendUnsupported, InvalidArgument, SecretNotFound: The request does not fit this node.
+        PermanentError: The image is refused.
+        TransientError: A retry may help.
+    """
+    if request.node not in (None, node.name):
+        return Elsewhere(node=str(request.node))
+    backend = node.backend(request.backend)
+    layer_format = node.layer_format(backend)
+    begun = node.containers.begin_provision(
+        request.container_id,
+        name=request.name,
+        image=request.image.normalised,
+        node=node.name,
+        request=request.image.normalised,
+    )
+    match begun.kind:
+        case BeginKind.ELSEWHERE:
+            return Elsewhere(node=str(begun.node))
+        case BeginKind.PROVISIONED:
+            return ProvisionInfo.from_json(str(begun.info))
+        case BeginKind.CONFLICT:
+            raise _conflict(request, str(begun.image))
+        case BeginKind.DESTROYING:
+            raise ContainerDestroying(container_id=str(begun.container_id or request.container_id))
+        case BeginKind.BEGUN:
+            pass
+    work = _Provision(
+        request=request,
+        generation=str(begun.generation),
+        platform=request.platform or node.platform,
+        backend=backend,
+        layer_format=layer_format,
+        owner=RefOwner(node=node.name, container_id=str(request.container_id), name=request.name),
+    )
+    try:
+        return _provision(node, work, on_progress)
+    except PermanentError:
+        abandon(node, request, generation=work.generation)
+        raise
+
+
+def _provision(node: Node, work: _Provision, on_progress: OnProgress) -> ProvisionInfo:
+    source = work.request.image
+    if work.request.cached and (image := cached_image(node, source, platform=work.platform)) is not None:
+        info = _provision_warm(node, work, image)
+        if info is not None:
+            return info
+    watch = DestroyWatch(node.containers, work.request.container_id)
+    credential = node.credential(work.request.secret)
+    with open_image(node, source, platform=work.platform, credential=credential) as remote:
+        with pinned(node, remote, source, platform=work.platform, owner=work.owner) as image:
+            with opened(node.work, work.request.container_id) as home:
+                _check_current(node, work, home)
+                home.write(home.read().with_pending(work.name, image.digest))
+            fetch_layers(
+                node, remote, layer_format=work.layer_format, check=watch.check, on_progress=on_progress
+            )
+            with node.shared() as lease, existing(node.work, work.request.container_id) as home:
+                _check_current(node, work, home)
+                lease.check()
+                return _mount(node, work, image, home)
+
+
+def _provision_warm(node: Node, work: _Provision, image: StoredImage) -> ProvisionInfo | None:
+    """Pin and mount in one critical section; None when a layer is missing."""
+    if node.store.layers.missing(image.layers, layer_format=work.layer_format):
+        return None
+    with ExitStack() as stack:
+        lease = stack.enter_context(node.shared())
+        if node.store.images.get(image.digest) is None:
+            return None
+        stack.enter_context(node.store.images.pin(image.digest, work.owner))
+        home = stack.enter_context(opened(node.work, work.request.container_id))
+        _check_current(node, work, home)
+        lease.check()
+        try:
+            return _mount(node, work, image, home)
+        except LayerVanished:
+            return None
+
+
+def _check_current(node: Node, work: _Provision, home: Home) -> None:
+    """Make sure that this is still the container that was begun, with its flock held.
+
+    A destroy that comes later finds the flock taken and takes down what is mounted under it.
+    """
+    container_id = work.request.container_id
+    record = home.read()
+    taken = record.rootfses.get(work.name)
+    if taken is not None and taken.info.image != work.request.image.normalised:
+        raise _conflict(work.request, taken.info.image)
+    if node.containers.is_current(container_id, generation=work.generation):
+        return
+    if not record.is_empty and node.containers.get(container_id) is None:
+        # A destroy would have taken the record away first: Redis lost the hash.
+        raise StateLost(container_id=str(container_id), reason="its hash is gone")
+    raise ContainerDestroying(container_id=str(container_id))
+
+
+def _mount(node: Node, work: _Provision, image: StoredImage, home: Home) -> ProvisionInfo:
+    """Record, mount, tell Redis; in this order, so that whatever is mounted is recorded."""
+    request = work.request
+    paths = node.work.rootfs_paths(request.container_id.parts, name=work.name)
+    lower_dirs = node.store.layers.lower_dirs(image.layers, layer_format=work.layer_format)
+    info = _info(node, work, image, paths)
+    durable.make_dirs(paths.rootfs_home)
+    home.write(home.read().with_rootfs(RootfsRecord(info=info, is_read_only=request.read_only)))
+    work.backend.provision(lower_dirs, paths, is_read_only=request.read_only)
+    is_current = node.containers.finish_provision(
+        request.container_id, name=work.name, image=info.image, generation=work.generation, info=info.to_json()
+    )
+    if not is_current:
+        raise StateLost(container_id=str(request.container_id), reason="another transition came first")
+    return info
+
+
+def _info(node: Node, work: _Provision, image: StoredImage, paths: RootfsPaths) -> ProvisionInfo:
+    volumes = work.backend.ephemeral_volumes(paths, is_read_only=work.request.read_only)
+    return ProvisionInfo(
+        container_id=str(work.request.container_id),
+        name=work.name,
+        node=node.name,
+        image=work.request.image.normalised,
+        digest=str(image.digest),
+        backend=work.backend.name,
+        layer_format=work.layer_format.value,
+        layers=tuple(str(diff_id) for diff_id in image.layers),
+        rootfs=str(paths.rootfs_dir),
+        ephemeral_volumes=tuple(str(path) for path in volumes),
+        docker_manifest=image.config.document,
+    )
+
+
+def _conflict(request: ProvisionRequest, image: str) -> ContainerConflict:
+    return ContainerConflict(
+        container_id=str(request.container_id), name=request.name, image=image, requested=request.image.normalised
+    )

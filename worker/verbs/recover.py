@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""recover: reconcile the node with its disk after a crash, a reboot, or the loss of Redis.
+
+The disk decides. What a dead worker left is finished or undone, rootfses are mounted again with what was written into
+them, Redis is told what is here, and refs are made to match the records.
+"""
+
+import logging
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from worker.container_id import ContainerId
+from worker.container_view import ContainerView
+from worker.errors import InvalidArgument, LeaseLost, LockTimeout, ProvisionerError, RecordCorrupt, StateUnavailable
+from worker.image import LayerFormat
+from worker.linux import durable
+from worker.linux.flock import locked
+from worker.oci.digest import Digest
+from worker.records import ContainerRecord, RootfsRecord
+from worker.requests import RecoverRequest
+from worker.store.images import RefOwner
+from worker.store.staging import sweep_staging
+from worker.store.trash import empty_trash
+from worker.verbs.destroy import destroy_all
+from worker.verbs.home import Home, existing, nested_ids
+from worker.verbs.node import Elsewhere, Node
+from worker.verbs.undo import take_down
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class NodeRecovered:
+    """What one node found and did.
+
+    Attributes:
+        node: Its name.
+        kept: Containers that were in order.
+        remounted: Containers of which a rootfs had to be mounted again.
+        destroyed: Containers that nobody knows any more.
+        cleaned: How many leftovers of dead workers went: staging directories, half-made rootfses, refs, states.
+    """
+
+    node: str
+    kept: list[str] = field(default_factory=list)
+    remounted: list[str] = field(default_factory=list)
+    destroyed: list[str] = field(default_factory=list)
+    cleaned: int = 0
+
+
+def recover(node: Node, request: RecoverRequest, *, is_start: bool = False) -> NodeRecovered | Elsewhere:
+    """Make mounts, records, refs and Redis agree.
+
+    One container's trouble is logged and does not keep the others from recovering. At a worker's start (`is_start`)
+    no provision of this node can be under way, so those that Redis shows without anything on disk are forgotten too.
+    Effect: safe to repeat, and beside provisions and destroys: whatever somebody works on holds a flock and is left.
+    Locking: one recover per node at a time; prune waits for it.
+    """
+    if request.node not in (None, node.name):
+        return Elsewhere(node=str(request.node))
+    known = None if request.known_container_ids is None else set(request.known_container_ids)
+    result = NodeRecovered(node=node.name)
+    with locked(node.work.node_lock_path, exclusive=True):
+        seen = [view for view in node.containers.list(node=node.name) if is_start or not view.pending]
+        result.cleaned += sweep_staging(node.store.paths.staging_dir)
+        for container_id in _containers_on_disk(node):
+            with _reported(container_id):
+                if known is not None and not _is_known(container_id, known):
+                    _destroy(node, container_id, result)
+                else:
+                    _recover_one(node, container_id, result)
+        result.cleaned += _drop_stale_refs(node)
+        result.cleaned += _forget_absent(node, seen)
+        empty_trash(node.work.trash_dir)
+        empty_trash(node.store.paths.trash_dir)
+    return result
+
+
+def _forget_absent(node: Node, seen: Collection[ContainerView]) -> int:
+    """Make Redis forget containers that are not on disk and have not changed since the recover began."""
+    return len(node.containers.forget_absent(seen, kept_ids=frozenset(_containers_on_disk(node))))
+
+
+def _containers_on_disk(node: Node) -> list[ContainerId]:
+    """List the outermost containers and all nested ones, children before parents."""
+    found: list[ContainerId] = []
+    for path in sorted(node.work.containers_dir.iterdir()):
+        with suppress(InvalidArgument):
+            root = ContainerId.parse(path.name)
+            found += [*nested_ids(node.work, root), root]
+    return found
+
+
+def _is_known(container_id: ContainerId, known: Collection[ContainerId]) -> bool:
+    """A container is known by itself or because one nested in it is."""
+    return any(other.parts[: len(container_id.parts)] == container_id.parts for other in known)
+
+
+def _destroy(node: Node, container_id: ContainerId, result: NodeRecovered) -> None:
+    node.containers.begin_destroy(container_id, node=node.name)
+    destroy_all(node, container_id, [*nested_ids(node.work, container_id), container_id])
+    result.destroyed.append(str(container_id))
+
+
+def _recover_one(node: Node, container_id: ContainerId, result: NodeRecovered) -> None:
+    if not node.work.container_lock_path(container_id.parts).exists():
+        return  # A mere ancestor.
+    if node.containers.is_destroying(container_id):
+        _destroy(node, container_id, result)
+        return
+    with node.shared(), existing(node.work, container_id) as home:
+        try:
+            record = home.read()
+        except RecordCorrupt as error:
+            _log.error("%s; the container is destroyed", error)  # noqa: TRY400 - the sentence says it all
+            record = None
+        if record is not None:
+            result.cleaned += _undo_pending(node, home, record)
+            record = home.read()
+            _keep(node, home, record, result)
+    if record is None:
+        _destroy(node, container_id, result)
+
+
+def _keep(node: Node, home: Home, record: ContainerRecord, result: NodeRecovered) -> None:
+    """Mount what is not mounted and tell Redis; a container with nothing in it goes."""
+    container_id = home.container_id
+    if not record.rootfses:
+        if not record.pending and not nested_ids(node.work, container_id):
+            home.discard()
+            result.cleaned += 1
+        return
+    remounted = [name for name, entry in record.rootfses.items() if _remount(node, home, entry)]
+    for entry in record.rootfses.values():
+        node.store.images.keep(Digest.parse(entry.info.digest), _owner(node, container_id, entry.info.name))
+    rootfses = {name: (entry.info.image, entry.info.to_json()) for name, entry in record.rootfses.items()}
+    node.containers.restore(container_id, node=node.name, rootfses=rootfses)
+    (result.remounted if remounted else result.kept).append(str(container_id))
+
+
+def _remount(node: Node, home: Home, entry: RootfsRecord) -> bool:
+    """Bring the rootfs back if it is not there; tell whether it was not."""
+    backend = node.backend(entry.info.backend)
+    paths = node.work.rootfs_paths(home.container_id.parts, name=entry.info.name)
+    if backend.is_provisioned(paths):
+        return False
+    layers = tuple(Digest.parse(text) for text in entry.info.layers)
+    layer_format = LayerFormat(entry.info.layer_format)
+    durable.make_dirs(paths.rootfs_home)
+    lower_dirs = node.store.layers.lower_dirs(layers, layer_format=layer_format)
+    backend.provision(lower_dirs, paths, is_read_only=entry.is_read_only)
+    return True
+
+
+def _undo_pending(node: Node, home: Home, record: ContainerRecord) -> int:
+    """Undo provisions whose worker is dead: their pins are nobody's. A live one's pin is held and stays."""
+    undone = 0
+    for name, digest in record.pending.items():
+        if node.store.images.drop(Digest.parse(digest), _owner(node, home.container_id, name)):
+            take_down(node, home, name=name)
+            undone += 1
+    return undone
+
+
+def _drop_stale_refs(node: Node) -> int:
+    """Drop this node's refs that no record stands behind and nobody holds, and those cut short by a crash."""
+    dropped = 0
+    for digest in node.store.images.digests():
+        for path, owner in node.store.images.refs(digest):
+            if _is_stale(node, digest, owner):
+                dropped += node.store.images.drop_stale(path)
+    return dropped
+
+
+def _is_stale(node: Node, digest: Digest, owner: RefOwner | None) -> bool:
+    if owner is None:
+        return True
+    if owner.node != node.name:
+        return False
+    if not owner.container_id:
+        return True
+    home = Home(node.work, ContainerId.parse(owner.container_id))
+    try:
+        record = home.read()
+    except RecordCorrupt:
+        return False
+    entry = record.rootfses.get(owner.name)
+    return record.pending.get(owner.name) != str(digest) and (entry is None or entry.info.digest != str(digest))
+
+
+def _owner(node: Node, container_id: ContainerId, name: str) -> RefOwner:
+    return RefOwner(node=node.name, container_id=str(container_id), name=name)
+
+
+@contextmanager
+def _reported(container_id: ContainerId) -> Iterator[None]:
+    """Log one container's error and go on with the others; what the whole node needs, Redis and the lock, is raised."""
+    try:
+        yield
+    except (StateUnavailable, LockTimeout, LeaseLost):
+        raise
+    except ProvisionerError as error:
+        _log.error("container %s cannot be recovered: %s", container_id, error)  # noqa: TRY400 - the sentence says it all

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`DestroyWatch`: lets a pull under way notice that its container is being destroyed."""
+
+import threading
+import time
+from contextlib import suppress
+
+from worker.container_id import ContainerId
+from worker.containers import Containers
+from worker.errors import ContainerDestroying, StateUnavailable
+
+_INTERVAL_SECONDS = 0.5
+
+
+class DestroyWatch:
+    """Asks Redis at most twice a second, however often and from however many threads it is checked."""
+
+    def __init__(self, containers: Containers, container_id: ContainerId) -> None:
+        self._containers = containers
+        self._container_id = container_id
+        self._lock = threading.Lock()
+        self._next = 0.0
+
+    def check(self) -> None:
+        """Raise ContainerDestroying once a destroy was begun; without Redis nobody can have begun one."""
+        now = time.monotonic()
+        with self._lock:
+            if now < self._next:
+                return
+            self._next = now + _INTERVAL_SECONDS
+        with suppress(StateUnavailable):
+            if self._containers.is_destroying(self._container_id):
+                raise ContainerDestroying(container_id=str(self._container_id))
