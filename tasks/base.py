@@ -93,6 +93,6 @@ class ProvisionerTask(Task):  # type: ignore[misc]  # Celery has no types
 
 def retry_delay(retries: int, *, base: float, longest: float, error: TransientError) -> float:
     """Return the seconds to wait: doubled each time, half of it jitter, never less than the server asked for."""
-    backoff = min(longest, base * 2**retries)
+    backoff = min(longest, base * 2.0**retries)
     jittered = backoff * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
     return max(jittered, error.retry_after_seconds or 0.0)

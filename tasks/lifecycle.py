@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a worker does besides tasks: recover before it takes work, then show the node as alive.
 
-All of it runs in the worker's main process. Its connections are closed before the pool forks.
+All of it runs in the worker's main process; the pool's children build their own provisioners and connections.
 """
 
 import logging
@@ -27,7 +27,7 @@ _MISSED_HEARTBEATS = 3
 
 
 @celeryd_init.connect  # type: ignore[untyped-decorator]
-def name_worker(instance: Any, options: dict[str, Any], **_: object) -> None:
+def name_worker(instance: Any, **_: object) -> None:
     """Name the worker after its node, so that two nodes on one host differ; an explicit --hostname stays."""
     if instance.hostname == f"celery@{socket.gethostname()}":
         instance.hostname = f"provisioner@{process_settings().node}"

@@ -7,7 +7,7 @@ Every option is here for a reason that its comment gives; a test lists them, sin
 from typing import Any
 
 from celery import Celery
-from kombu import Queue
+from kombu.entity import Queue
 
 from worker.settings import Settings, process_settings
 

@@ -3,8 +3,9 @@
 
 import re
 from dataclasses import dataclass
+from typing import Self
 
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from worker.errors import InvalidArgument
 

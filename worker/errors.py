@@ -224,6 +224,14 @@ class RegistryUnavailable(TransientError):
     sentence = "{registry} is unavailable: {reason}"
 
 
+class RegistryUnusable(PermanentError):
+    """A registry breaks its specification, or leads where the node must not follow."""
+
+    registry: str
+    reason: str
+    sentence = "{registry} cannot be used: {reason}"
+
+
 class StateUnavailable(TransientError):
     """Redis cannot be reached or refuses writes."""
 

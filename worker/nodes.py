@@ -133,6 +133,11 @@ class Nodes:
         return recovery is not None and _is_mark(recovery)
 
     @redis_errors()
+    def is_known(self, node: str) -> bool:
+        """Tell whether a node of this name was ever seen and not forgotten."""
+        return bool(self._client.hexists(self._nodes_key, node))
+
+    @redis_errors()
     def all(self) -> tuple[NodeStatus, ...]:
         """Return all nodes ever seen and not forgotten, live and gone, by name."""
         with self._client.pipeline(transaction=True) as pipeline:

@@ -9,9 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
-
-from typing_extensions import Self
+from typing import Any, Self, TypeVar
 
 from worker.errors import InvalidArgument, RecordCorrupt
 from worker.linux import durable
@@ -136,7 +134,10 @@ def read_record(path: Path) -> ContainerRecord:
 
 def write_record(path: Path, record: ContainerRecord) -> None:
     """Replace the record atomically; survives power loss on return. Locking: the caller holds the container's flock."""
-    document = {"rootfses": {name: _rootfs(entry) for name, entry in record.rootfses.items()}, "pending": record.pending}
+    document = {
+        "rootfses": {name: _rootfs(entry) for name, entry in record.rootfses.items()},
+        "pending": record.pending,
+    }
     durable.write_file(path, json.dumps(document).encode())
 
 

@@ -7,10 +7,9 @@ and names the first thing wrong with the request as an `InvalidArgument`.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError
-from typing_extensions import Self
 
 from worker.container_id import ContainerId
 from worker.errors import InvalidArgument, ProvisionerError
@@ -135,5 +134,7 @@ def _first_error(error: ValidationError) -> ProvisionerError:
         return cause
     argument = ".".join(str(part) for part in first["loc"])
     value = "" if first["type"] == "missing" else repr(first["input"])[:160]
-    reason = {"extra_forbidden": "there is no such argument", "missing": "it is required"}.get(first["type"], first["msg"])
+    reason = {"extra_forbidden": "there is no such argument", "missing": "it is required"}.get(
+        first["type"], first["msg"]
+    )
     return InvalidArgument(argument=argument, value=value, reason=reason)

@@ -3,7 +3,6 @@
 
 import os
 import threading
-from pathlib import Path
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
@@ -24,7 +23,7 @@ from worker.verbs.node import Node
 _REDIS_RETRIES = 3
 
 
-def make_redis(settings: Settings) -> "redis.Redis[str]":
+def make_redis(settings: Settings) -> redis.Redis:
     """Connect to Redis: text replies, no call without a bound, short retries because every script is idempotent."""
     return redis.Redis.from_url(
         settings.redis_url,

@@ -8,10 +8,14 @@ import ctypes
 import errno
 import os
 
+from collections.abc import Sequence
+
 from worker.linux import libc
 
 _RESOLVE_NO_XDEV = 0x01
 _RESOLVE_NO_SYMLINKS = 0x04
+_COMPONENTS = 15
+"""So many names of at most 255 bytes fit into one path of 4,096."""
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -25,7 +29,7 @@ def open_directory_on_mount(name: str, *, dir_fd: int, path_only: bool = False) 
     Before Linux 5.6 only mount points of other filesystems are told apart.
 
     Args:
-        name: One component, or `..`.
+        name: One component, `..`, or several components of which, before Linux 5.6, only the last is looked at.
         dir_fd: Where to look.
         path_only: Open it only as a place (O_PATH), which needs no permission on it.
 
@@ -40,6 +44,26 @@ def open_directory_on_mount(name: str, *, dir_fd: int, path_only: bool = False) 
         if error.errno != errno.ENOSYS:
             raise
     return _open_on_device(name, flags, dir_fd=dir_fd)
+
+
+def open_directory_below(top_fd: int, components: Sequence[str]) -> int:
+    """Open a directory at any depth below `top_fd`, also where its path would be too long for the kernel.
+
+    Args:
+        top_fd: Stays open.
+        components: Names of directories; none opens the top itself once more.
+
+    Raises:
+        OSError: As `open_directory_on_mount`.
+    """
+    descriptor = open_directory_on_mount(".", dir_fd=top_fd)
+    for start in range(0, len(components), _COMPONENTS):
+        upper = descriptor
+        try:
+            descriptor = open_directory_on_mount("/".join(components[start : start + _COMPONENTS]), dir_fd=upper)
+        finally:
+            os.close(upper)
+    return descriptor
 
 
 def _open_on_device(name: str, flags: int, *, dir_fd: int) -> int:

@@ -35,7 +35,7 @@ def remove_tree(path: Path) -> int:
     removal = _Removal(path)
     for _ in range(_WALKS):
         removal.failures.clear()
-        if removal.run():
+        if removal.run() and not removal.failures:
             break
     if removal.failures:
         raise RemovalFailed(path=str(path), failures="; ".join(removal.failures[:_SHOWN_FAILURES]))

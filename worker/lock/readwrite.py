@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 import redis
 
-from worker.errors import InvalidArgument, LockTimeout, StateUnavailable
+from worker.errors import InvalidArgument, LeaseLost, LockTimeout, StateUnavailable
 from worker.lock.doorbell import wait_for_bell
 from worker.lock.lease import Lease, elapsed
 from worker.lock.mode import LockMode
@@ -60,6 +60,7 @@ class ReadWriteLock:
 
         Raises:
             LockTimeout: Not granted in time; the place in the queue is given up. A retry may help.
+            LeaseLost: Somebody released this owner while it waited.
             StateUnavailable: Redis cannot be reached, or refuses.
 
         Cost: one round trip if nothing is in the way.
@@ -121,6 +122,8 @@ class ReadWriteLock:
                 lease = Lease(self._scripts, owner, mode, answer=answer, sent_at=sent_at)
                 process_renewer().add(lease)
                 return lease
+            if answer.outcome is Outcome.RELEASED:
+                raise LeaseLost(lock=self.name, owner=owner, reason="its place in the queue was withdrawn")
             patience_seconds = give_up_at - elapsed()
             if patience_seconds <= 0:
                 raise LockTimeout(lock=self.name, mode=mode.value, seconds=timeout_seconds)

@@ -1,6 +1,7 @@
+#!lua flags=allow-oom
 -- SPDX-License-Identifier: Apache-2.0
 -- What the lock asks of the server: the time, and which run of it this is. Every lock script begins with this file;
--- tests put another one in its place.
+-- tests put another one in its place. The first line lets the lock work, above all release, when memory is full.
 
 -- Milliseconds since 1970 by the server's clock. It may step, in either direction.
 local function server_ms()

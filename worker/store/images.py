@@ -175,9 +175,7 @@ class Images:
 
     def ref_path(self, digest: Digest, owner: RefOwner) -> Path:
         """Return where the owner's ref to the image lies."""
-        return self._paths.ref_path(
-            str(digest), node=owner.node, container_id=owner.container_id, name=owner.name
-        )
+        return self._paths.ref_path(str(digest), node=owner.node, container_id=owner.container_id, name=owner.name)
 
 
 def _read_reference(path: Path) -> ResolvedReference:

@@ -62,7 +62,9 @@ def survey(store: Store, *, known: MutableMapping[Digest, Collection[Digest] | N
     )
 
 
-def plan_prune(found: Survey, *, excluded_references: Collection[str], excluded_digests: Collection[Digest]) -> PrunePlan:
+def plan_prune(
+    found: Survey, *, excluded_references: Collection[str], excluded_digests: Collection[Digest]
+) -> PrunePlan:
     """Decide what goes: images neither referenced nor excluded, and layers of no image that stays.
 
     While an image that stays cannot be read, nobody knows which layers its containers stand on: no layer goes.

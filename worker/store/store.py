@@ -5,8 +5,7 @@ import json
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-
-from typing_extensions import Self
+from typing import Self
 
 from worker.errors import RecordCorrupt
 from worker.linux import durable

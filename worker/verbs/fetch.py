@@ -8,10 +8,10 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 
 from worker.image import LayerFormat
 from worker.layers.build import build_layer
-from worker.oci.descriptor import Descriptor
 from worker.oci.digest import Digest
 from worker.puller import RemoteImage
 from worker.verbs.node import Node, OnProgress, Progress
@@ -82,20 +82,19 @@ def fetch_layers(
     tally = _Tally(remote, on_progress, check)
     layers = dict(zip(remote.image_config.diff_ids, remote.layers, strict=True))
     missing = node.store.layers.missing(layers, layer_format=layer_format)
-    for diff_id in layers:
+    for diff_id, descriptor in layers.items():
         if diff_id in missing:
-            tally.expect(layers[diff_id].size_bytes)
+            tally.expect(descriptor.size_bytes)
         else:
             tally.add_layer()
     with _pool(node.settings.parallel_layers, tally) as submit:
         for diff_id in missing:
-            submit(lambda d=diff_id: _fetch_layer(node, remote, layers[d], d, layer_format=layer_format, tally=tally))
+            submit(partial(_fetch_layer, node, remote, diff_id, layer_format=layer_format, tally=tally))
     return tally.bytes_fetched
 
 
-def _fetch_layer(
-    node: Node, remote: RemoteImage, descriptor: Descriptor, diff_id: Digest, *, layer_format: LayerFormat, tally: _Tally
-) -> None:
+def _fetch_layer(node: Node, remote: RemoteImage, diff_id: Digest, *, layer_format: LayerFormat, tally: _Tally) -> None:
+    descriptor = dict(zip(remote.image_config.diff_ids, remote.layers, strict=True))[diff_id]
     tally.check()
     with node.store.layers.stage(diff_id, layer_format=layer_format, check=tally.check) as staging_dir:
         if staging_dir is not None:

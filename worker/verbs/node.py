@@ -93,19 +93,23 @@ class Node:
     def shared(self) -> Iterator[Lease]:
         """Hold the cluster lock and the fence below it, together with provisions and destroys anywhere."""
         seconds = self.settings.lock_timeout_seconds
-        with self.lock.shared(timeout_seconds=seconds) as lease:
-            with self.store.fence.shared(token=lease.token, timeout_seconds=seconds):
-                lease.check()
-                yield lease
+        with (
+            self.lock.shared(timeout_seconds=seconds) as lease,
+            self.store.fence.shared(token=lease.token, timeout_seconds=seconds),
+        ):
+            lease.check()
+            yield lease
 
     @contextmanager
     def exclusive(self) -> Iterator[Lease]:
         """Hold the cluster lock and the fence below it, alone."""
         seconds = self.settings.lock_timeout_seconds
-        with self.lock.exclusive(timeout_seconds=seconds) as lease:
-            with self.store.fence.exclusive(token=lease.token, timeout_seconds=seconds):
-                lease.check()
-                yield lease
+        with (
+            self.lock.exclusive(timeout_seconds=seconds) as lease,
+            self.store.fence.exclusive(token=lease.token, timeout_seconds=seconds),
+        ):
+            lease.check()
+            yield lease
 
     def backend(self, name: str | None) -> Backend:
         """Return the backend a request or a record names.

@@ -103,20 +103,26 @@ def _provision(node: Node, work: _Provision, on_progress: OnProgress) -> Provisi
         info = _provision_warm(node, work, image)
         if info is not None:
             return info
-    watch = DestroyWatch(node.containers, work.request.container_id)
-    credential = node.credential(work.request.secret)
-    with open_image(node, source, platform=work.platform, credential=credential) as remote:
-        with pinned(node, remote, source, platform=work.platform, owner=work.owner) as image:
-            with opened(node.work, work.request.container_id) as home:
-                _check_current(node, work, home)
-                home.write(home.read().with_pending(work.name, image.digest))
-            fetch_layers(
-                node, remote, layer_format=work.layer_format, check=watch.check, on_progress=on_progress
-            )
-            with node.shared() as lease, existing(node.work, work.request.container_id) as home:
-                _check_current(node, work, home)
-                lease.check()
-                return _mount(node, work, image, home)
+    return _provision_cold(node, work, on_progress)
+
+
+def _provision_cold(node: Node, work: _Provision, on_progress: OnProgress) -> ProvisionInfo:
+    """Pin, pull, mount; the pin is held, and so known to be alive, until the end."""
+    request = work.request
+    watch = DestroyWatch(node.containers, request.container_id)
+    credential = node.credential(request.secret)
+    with (
+        open_image(node, request.image, platform=work.platform, credential=credential) as remote,
+        pinned(node, remote, request.image, platform=work.platform, owner=work.owner) as image,
+    ):
+        with opened(node.work, request.container_id) as home:
+            _check_current(node, work, home)
+            home.write(home.read().with_pending(work.name, image.digest))
+        fetch_layers(node, remote, layer_format=work.layer_format, check=watch.check, on_progress=on_progress)
+        with node.shared() as lease, existing(node.work, request.container_id) as home:
+            _check_current(node, work, home)
+            lease.check()
+            return _mount(node, work, image, home)
 
 
 def _provision_warm(node: Node, work: _Provision, image: StoredImage) -> ProvisionInfo | None:

@@ -113,7 +113,7 @@ def _recover_one(node: Node, container_id: ContainerId, result: NodeRecovered) -
         try:
             record = home.read()
         except RecordCorrupt as error:
-            _log.error("%s; the container is destroyed", error)  # noqa: TRY400 - the sentence says it all
+            _log.error("%s; the container is destroyed", error)
             record = None
         if record is not None:
             result.cleaned += _undo_pending(node, home, record)
@@ -201,4 +201,4 @@ def _reported(container_id: ContainerId) -> Iterator[None]:
     except (StateUnavailable, LockTimeout, LeaseLost):
         raise
     except ProvisionerError as error:
-        _log.error("container %s cannot be recovered: %s", container_id, error)  # noqa: TRY400 - the sentence says it all
+        _log.error("container %s cannot be recovered: %s", container_id, error)
