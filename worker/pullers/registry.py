@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images in a registry: `[docker://]name[:tag][@digest]`.
+
+Differences and limits: a digest goes before a tag when both are given, and the tag is not asked for. Credentials are
+those of the call, else what Docker's configuration on this node has for the registry. A user name `<token>` marks a
+password that is an identity token, as in Docker's credential helpers.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import ClassVar
+
+from typing_extensions import override
+
+from worker.errors import InvalidArgument, InvalidImage, SizeMismatch
+from worker.oci.descriptor import Descriptor
+from worker.oci.manifest import Index, parse_manifest_or_index
+from worker.oci.media_types import GENERIC, INDEXES, MANIFESTS
+from worker.oci.platform import Platform
+from worker.oci.reference import DEFAULT_TAG, ImageSource, Reference, Transport
+from worker.puller import Credential, Puller, RemoteImage
+from worker.pullers.resolve import ResolvedImage, Wanted, complete, resolve
+from worker.registry.auth import Login
+from worker.registry.client import RegistryClient, RepositoryClient
+from worker.registry.docker_config import IDENTITY_TOKEN_USERNAME, docker_login
+from worker.settings import Settings
+
+
+class RegistryImage(RemoteImage):
+    """An image whose layers come from its repository.
+
+    Args:
+        repository: Where.
+        resolved: What the image is.
+    """
+
+    def __init__(self, repository: RepositoryClient, resolved: ResolvedImage) -> None:
+        self.digest = resolved.digest
+        self.manifest = resolved.manifest
+        self.config = resolved.config
+        self.image_config = resolved.image_config
+        self.layers = resolved.layers
+        self._repository = repository
+
+    @override
+    def blob(self, descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:
+        return self._repository.blob(descriptor)
+
+
+class RegistryPuller(Puller):
+    """Pulls from registries; one for a process, safe to share between threads.
+
+    Args:
+        settings: Platforms apart, everything about registries.
+        client: Made from the settings if not given.
+    """
+
+    transports: ClassVar[frozenset[Transport]] = frozenset({Transport.DOCKER})
+
+    def __init__(self, settings: Settings, *, client: RegistryClient | None = None) -> None:
+        self._settings = settings
+        self._client = client or RegistryClient(settings)
+
+    @override
+    @contextmanager
+    def open(self, source: ImageSource, *, platform: Platform, credential: Credential | None) -> Iterator[RemoteImage]:
+        reference = source.reference
+        if reference is None:
+            raise InvalidArgument(argument="image", value=str(source), reason="it names no image of a registry")
+        repository = self._client.repository(reference, login=self._login(reference, credential))
+        yield RegistryImage(repository, self._resolve(repository, reference, platform))
+
+    def _login(self, reference: Reference, credential: Credential | None) -> Login | None:
+        if credential is None:
+            return docker_login(reference.registry, config_dir=self._settings.docker_config_dir)
+        if credential.username == IDENTITY_TOKEN_USERNAME:
+            return Login(identity_token=credential.password)
+        return Login(username=credential.username, password=credential.password)
+
+    def _resolve(self, repository: RepositoryClient, reference: Reference, platform: Platform) -> ResolvedImage:
+        """Follow the reference through indexes, if there are any, to one image."""
+        wanted = Wanted(image=str(reference), platform=platform, max_layers=self._settings.max_layers)
+        fetched = repository.manifest(reference.digest or reference.tag or DEFAULT_TAG)
+        document = parse_manifest_or_index(fetched.content, image=wanted.image, media_type=fetched.media_type)
+        documents = _Documents(repository, wanted.image)
+        if isinstance(document, Index):
+            return resolve(document.manifests, documents.read, wanted)
+        return complete(fetched.content, document, documents.read(document.config), wanted)
+
+
+class _Documents:
+    """Reads what descriptors of one repository lead to, verified."""
+
+    def __init__(self, repository: RepositoryClient, image: str) -> None:
+        self._repository = repository
+        self._image = image
+
+    def read(self, descriptor: Descriptor) -> bytes:
+        if descriptor.media_type in MANIFESTS | INDEXES:
+            return self._read_manifest(descriptor)
+        return self._repository.config(descriptor)
+
+    def _read_manifest(self, descriptor: Descriptor) -> bytes:
+        fetched = self._repository.manifest(descriptor.digest)
+        if fetched.media_type not in GENERIC | {None, descriptor.media_type}:
+            reason = f"its index calls {descriptor.digest} {descriptor.media_type}, its registry {fetched.media_type}"
+            raise InvalidImage(image=self._image, reason=reason)
+        if len(fetched.content) != descriptor.size_bytes:
+            subject = f"manifest {descriptor.digest} of {self._image}"
+            raise SizeMismatch(subject=subject, expected=descriptor.size_bytes, actual=len(fetched.content))
+        return fetched.content
