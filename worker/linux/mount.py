@@ -6,9 +6,9 @@ one by one, gives an error text, and shows the mount only when it is complete. T
 in one page of 4 KiB. `mount_filesystem` is the first, `mount_in_one_page` the second.
 
 A directory among the options is given as a `Path`. One that an interface cannot take as text (fsconfig allows 255
-bytes; commas, colons and backslashes are separators and escapes in some filesystems) is opened and named
-`/proc/self/fd/<n>` instead, which is short whatever the path. The ancestor made temporary symbolic links for this and
-leaked them when it was killed; a descriptor dies with its process.
+bytes, a page 4,095 in all; commas, colons and backslashes are separators and escapes in some filesystems) is opened
+and named `/proc/self/fd/<n>` instead, which is short whatever the path. The ancestor made temporary symbolic links for
+this and leaked them when it was killed; a descriptor dies with its process.
 
 Source: mount(2), umount2(2), mount_setattr(2); https://man7.org/linux/man-pages/man2/fsopen.2.html;
 kernel 6.12, fs/fsopen.c.
@@ -46,6 +46,7 @@ _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 
 _PLAIN_PATH = re.compile(rb"[^,:\\]{1,255}")
+_NO_PATH = re.compile(rb"(?!)")
 _PAGE_BYTES = 4096
 _LOG_BYTES = 4096
 _UNMOUNT_ROUNDS = 100
@@ -63,10 +64,15 @@ class MountFlag(IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option of a filesystem: `name`, `name=text`, or `name=directory`; the same name may stand several times."""
+    """One option of a filesystem; the same name may stand several times.
+
+    Attributes:
+        name: Alone, or before an equals sign.
+        value: Text, a directory, or pieces of text and directories that are joined to one text.
+    """
 
     name: str
-    value: str | Path | None = None
+    value: str | Path | tuple[str | Path, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +122,8 @@ def mount_filesystem(mount: Mount) -> None:
         context = _closing(stack, libc.system_call(libc.SYS_FSOPEN, mount.fs_type.encode(), _FSOPEN_CLOEXEC))
         _configure(context, "source", mount.source, target=mount.target)
         for option in mount.options:
-            _configure(context, option.name, _as_text(option.value, stack), target=mount.target)
+            value = None if option.value is None else _as_text(option.value, _PLAIN_PATH, stack)
+            _configure(context, option.name, value, target=mount.target)
         with _reading_log(context, target=mount.target):
             libc.system_call(libc.SYS_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0)
             made = _closing(stack, libc.system_call(libc.SYS_FSMOUNT, context, _FSMOUNT_CLOEXEC, flags.value))
@@ -131,7 +138,9 @@ def mount_in_one_page(mount: Mount) -> None:
         StorageExhausted: The filesystem needed room and found none.
     """
     with ExitStack() as stack, _reporting(mount.target):
-        data = ",".join(_joined(option, stack) for option in mount.options).encode()
+        data = _joined(mount.options, _PLAIN_PATH, stack)
+        if len(data) >= _PAGE_BYTES:
+            data = _joined(mount.options, _NO_PATH, stack)
         if len(data) >= _PAGE_BYTES:
             raise MountFailed(target=str(mount.target), reason=f"options of {len(data)} bytes do not fit into one page")
         arguments = (mount.source.encode(), os.fsencode(mount.target), mount.fs_type.encode(), mount.flags.value, data)
@@ -161,12 +170,23 @@ def mount_bind(bind: BindMount) -> None:
 
 
 def receive_and_share(target: Path) -> None:
-    """Let the mount at `target` receive the unmounts of its parent's peers, and share its own mounts with its copies.
+    """Let a mount just made receive the unmounts of its parent's peers, and share its own mounts with its copies.
 
-    What a container mounts in its rootfs does not spread to the host, what the host takes down goes away in the
+    What a container mounts in its rootfs does not spread to the host; what the host takes down goes away in the
     container's copy too. As the ancestor did: slave first, then shared.
 
-    Effect: repeating it changes nothing, and completes what a killed caller left half done.
+    Raises:
+        MountFailed: Nothing is mounted there, or the kernel refused.
+    """
+    with _reporting(target):
+        for propagation in (_MS_SLAVE, _MS_SHARED):
+            libc.call("mount", None, os.fsencode(target), None, propagation, None)
+
+
+def repair_propagation(target: Path) -> None:
+    """Complete what a caller killed inside `receive_and_share` left half done.
+
+    Done blindly a second time, MS_SLAVE would make the mount a slave of its own copies.
 
     Raises:
         MountFailed: Nothing is mounted there, or the kernel refused.
@@ -223,15 +243,21 @@ def _configure(context: int, name: str, value: str | None, *, target: Path) -> N
         libc.system_call(libc.SYS_FSCONFIG, context, command, name.encode(), text, 0)
 
 
-def _as_text(value: str | Path | None, stack: ExitStack) -> str | None:
-    if isinstance(value, Path) and not _PLAIN_PATH.fullmatch(os.fsencode(value)):
+def _as_text(value: str | Path | tuple[str | Path, ...], plain: re.Pattern[bytes], stack: ExitStack) -> str:
+    if isinstance(value, tuple):
+        return "".join(_as_text(piece, plain, stack) for piece in value)
+    if isinstance(value, Path) and not plain.fullmatch(os.fsencode(value)):
         return _as_descriptor(value, stack)
-    return None if value is None else str(value)
+    return str(value)
 
 
-def _joined(option: Option, stack: ExitStack) -> str:
-    value = _as_descriptor(option.value, stack) if isinstance(option.value, Path) else option.value
-    return option.name if value is None else f"{option.name}={value}"
+def _joined(options: tuple[Option, ...], plain: re.Pattern[bytes], stack: ExitStack) -> bytes:
+    """Join the options, naming by descriptor the directories whose path is not `plain`."""
+    texts = (
+        option.name if option.value is None else f"{option.name}={_as_text(option.value, plain, stack)}"
+        for option in options
+    )
+    return os.fsencode(",".join(texts))
 
 
 def _as_descriptor(path: Path, stack: ExitStack) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _MOUNTINFO_PATH = Path("/proc/self/mountinfo")
+_ESCAPED = re.compile(rb"[\s\\#]")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
@@ -75,8 +76,18 @@ def mounts_at_or_below(path: Path, mounts: Iterable[MountPoint] | None = None) -
         path: Absolute and free of symbolic links, as mountinfo has it.
         mounts: Taken from the kernel unless given.
     """
-    found = [mount for mount in (read_mounts() if mounts is None else mounts) if mount.path.is_relative_to(path)]
-    return tuple(_children_first(found))
+    if mounts is None:
+        mounts = parse_mounts(_lines_with(path))
+    return tuple(_children_first([mount for mount in mounts if mount.path.is_relative_to(path)]))
+
+
+def _lines_with(path: Path) -> bytes:
+    """Read mountinfo without most of what is mounted elsewhere: parsing the mounts of a big host takes a while."""
+    needle = os.fsencode(path)
+    content = _MOUNTINFO_PATH.read_bytes()
+    if _ESCAPED.search(needle):
+        return content
+    return b"\n".join(line for line in content.split(b"\n") if needle in line)
 
 
 def _children_first(mounts: list[MountPoint]) -> list[MountPoint]:

@@ -7,7 +7,6 @@ Source: openat2(2), Linux 5.6.
 import ctypes
 import errno
 import os
-
 from collections.abc import Sequence
 
 from worker.linux import libc

@@ -87,6 +87,11 @@ def is_mount_point(path: Path) -> bool:
     return any(mount.path == real_path for mount in mounts_at_or_below(real_path))
 
 
+def is_read_only_mount(path: Path) -> bool:
+    """Tell whether the mount that `path` is on, or its filesystem, refuses writes."""
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
 def tells_entry_types(directory: Path) -> bool:
     """Tell whether listing `directory` gives the entries' types (d_type), without which overlayfs shows whiteouts.
 
