@@ -155,7 +155,11 @@ class Images:
         with self.pin(digest, owner):
             pass
 
-    def drop(self, digest: Digest, owner: RefOwner) -> bool:
+    def drop(self, digest: Digest, owner: RefOwner) -> None:
+        """Remove the ref, held or not: whoever holds it works for something that is to be no more."""
+        self.ref_path(digest, owner).unlink(missing_ok=True)
+
+    def drop_unheld(self, digest: Digest, owner: RefOwner) -> bool:
         """Remove the ref unless somebody holds it; tell whether it is gone."""
         return _unlink_unheld(self.ref_path(digest, owner))
 

@@ -5,6 +5,7 @@ from worker.container_id import ContainerId
 from worker.containers import DestroyKind
 from worker.errors import ContainerDestroying, ProvisionerError, RecordCorrupt, TeardownFailed
 from worker.requests import DestroyRequest
+from worker.store.images import RefOwner
 from worker.store.trash import discard, empty_trash
 from worker.verbs.home import Home, existing, nested_ids, remove_empty_ancestors
 from worker.verbs.node import Elsewhere, Node
@@ -75,13 +76,16 @@ def _take_down_all(node: Node, home: Home) -> None:
         _take_down_unrecorded(node, home)
         return
     for name in sorted(names):
-        take_down(node, home, name=name)
+        digest = take_down(node, home, name=name)
+        if digest is not None:
+            owner = RefOwner(node=node.name, container_id=str(home.container_id), name=name)
+            node.store.images.drop(digest, owner)
     _take_down_unrecorded(node, home)
 
 
 def _take_down_unrecorded(node: Node, home: Home) -> None:
     """Without a record nobody knows the backend: each takes down what it finds. Refs left over fall to `recover`."""
-    for path in sorted(node.work.rootfses_dir(home.container_id.parts).iterdir()):
+    for path in sorted(node.work.rootfses_dir(home.container_id.parts).glob("*")):
         paths = node.work.rootfs_paths(home.container_id.parts, name=path.name)
         for backend in node.backends.values():
             backend.destroy(paths)

@@ -47,8 +47,9 @@ def opened(work: WorkPaths, container_id: ContainerId) -> Iterator[Home]:
     """Hold the container's flock, making its directory and its ancestors' if need be."""
     with ExitStack() as stack:
         while not _enter(stack, work, container_id):
-            # Also again and again: a destroy or a sibling's clean-up may rename the directory away in between.
-            durable.make_dirs(work.rootfses_dir(container_id.parts))
+            # Also again and again: a destroy or a sibling's clean-up may take the directory away in between.
+            with suppress(FileNotFoundError):
+                durable.make_dirs(work.rootfses_dir(container_id.parts))
         yield Home(work, container_id)
 
 

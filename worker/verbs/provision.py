@@ -15,18 +15,27 @@ from dataclasses import dataclass
 
 from worker.backend import Backend
 from worker.containers import BeginKind
-from worker.errors import ContainerConflict, ContainerDestroying, LayerVanished, PermanentError, StateLost
+from worker.errors import (
+    ContainerConflict,
+    ContainerDestroying,
+    InvalidArgument,
+    LayerVanished,
+    PermanentError,
+    StateLost,
+)
 from worker.image import LayerFormat
 from worker.linux import durable
+from worker.oci.digest import Digest
 from worker.oci.platform import Platform
 from worker.paths import RootfsPaths
-from worker.records import ProvisionInfo, RootfsRecord
+from worker.records import ProvisionInfo, RootfsRecord, read_record
 from worker.requests import ProvisionRequest
 from worker.store.images import RefOwner, StoredImage
 from worker.verbs.fetch import fetch_layers
 from worker.verbs.home import Home, existing, opened
 from worker.verbs.node import Elsewhere, Node, OnProgress
 from worker.verbs.pull import cached_image, open_image, pinned
+from worker.verbs.remount import bring_back
 from worker.verbs.undo import abandon
 from worker.verbs.watch import DestroyWatch
 
@@ -72,19 +81,22 @@ def provision(node: Node, request: ProvisionRequest, *, on_progress: OnProgress)
         request=request.image.normalised,
     )
     match begun.kind:
+        case BeginKind.ELSEWHERE if request.node is None:
+            return Elsewhere(node=begun.node)
         case BeginKind.ELSEWHERE:
-            return Elsewhere(node=str(begun.node))
+            reason = f"container {request.container_id} is on node {begun.node}"
+            raise InvalidArgument(argument="node", value=request.node, reason=reason)
         case BeginKind.PROVISIONED:
-            return ProvisionInfo.from_json(str(begun.info))
+            return ProvisionInfo.from_json(begun.info)
         case BeginKind.CONFLICT:
-            raise _conflict(request, str(begun.image))
+            raise _conflict(request, begun.image)
         case BeginKind.DESTROYING:
             raise ContainerDestroying(container_id=str(begun.container_id or request.container_id))
         case BeginKind.BEGUN:
             pass
     work = _Provision(
         request=request,
-        generation=str(begun.generation),
+        generation=begun.generation,
         platform=request.platform or node.platform,
         backend=backend,
         layer_format=layer_format,
@@ -99,11 +111,30 @@ def provision(node: Node, request: ProvisionRequest, *, on_progress: OnProgress)
 
 def _provision(node: Node, work: _Provision, on_progress: OnProgress) -> ProvisionInfo:
     source = work.request.image
+    if (info := _provision_recorded(node, work)) is not None:
+        return info
     if work.request.cached and (image := cached_image(node, source, platform=work.platform)) is not None:
         info = _provision_warm(node, work, image)
         if info is not None:
             return info
+        node.store.images.drop_unheld(image.digest, work.owner)
     return _provision_cold(node, work, on_progress)
+
+
+def _provision_recorded(node: Node, work: _Provision) -> ProvisionInfo | None:
+    """Answer with what the disk has already: a worker was killed before it could say so, or Redis lost it."""
+    container_id = work.request.container_id
+    if work.name not in read_record(node.work.record_path(container_id.parts)).rootfses:
+        return None
+    with node.shared() as lease, existing(node.work, container_id) as home:
+        _check_current(node, work, home)
+        entry = home.read().rootfses.get(work.name)
+        if entry is None:
+            return None
+        lease.check()
+        bring_back(node, container_id, entry)
+        _finish(node, work, entry.info)
+        return entry.info
 
 
 def _provision_cold(node: Node, work: _Provision, on_progress: OnProgress) -> ProvisionInfo:
@@ -117,12 +148,21 @@ def _provision_cold(node: Node, work: _Provision, on_progress: OnProgress) -> Pr
     ):
         with opened(node.work, request.container_id) as home:
             _check_current(node, work, home)
-            home.write(home.read().with_pending(work.name, image.digest))
+            _note_pending(node, work, home, image.digest)
         fetch_layers(node, remote, layer_format=work.layer_format, check=watch.check, on_progress=on_progress)
         with node.shared() as lease, existing(node.work, request.container_id) as home:
             _check_current(node, work, home)
             lease.check()
             return _mount(node, work, image, home)
+
+
+def _note_pending(node: Node, work: _Provision, home: Home, digest: Digest) -> None:
+    """Record the pin; an earlier attempt's pin goes if the reference means another image by now."""
+    record = home.read()
+    earlier = record.pending.get(work.name, str(digest))
+    home.write(record.with_pending(work.name, digest))
+    if earlier != str(digest):
+        node.store.images.drop_unheld(Digest.parse(earlier), work.owner)
 
 
 def _provision_warm(node: Node, work: _Provision, image: StoredImage) -> ProvisionInfo | None:
@@ -170,12 +210,16 @@ def _mount(node: Node, work: _Provision, image: StoredImage, home: Home) -> Prov
     durable.make_dirs(paths.rootfs_home)
     home.write(home.read().with_rootfs(RootfsRecord(info=info, is_read_only=request.read_only)))
     work.backend.provision(lower_dirs, paths, is_read_only=request.read_only)
-    is_current = node.containers.finish_provision(
-        request.container_id, name=work.name, image=info.image, generation=work.generation, info=info.to_json()
-    )
-    if not is_current:
-        raise StateLost(container_id=str(request.container_id), reason="another transition came first")
+    _finish(node, work, info)
     return info
+
+
+def _finish(node: Node, work: _Provision, info: ProvisionInfo) -> None:
+    is_shown = node.containers.finish_provision(
+        work.request.container_id, name=work.name, image=info.image, generation=work.generation, info=info.to_json()
+    )
+    if not is_shown:
+        raise StateLost(container_id=info.container_id, reason="another transition came first")
 
 
 def _info(node: Node, work: _Provision, image: StoredImage, paths: RootfsPaths) -> ProvisionInfo:

@@ -48,9 +48,11 @@ def pull(node: Node, request: PullRequest, *, on_progress: OnProgress) -> PullIn
     if image is not None and not node.store.layers.missing(image.layers, layer_format=layer_format):
         return _answer(request, image, 0)
     with open_image(node, request.image, platform=platform, credential=node.credential(request.secret)) as remote:
-        with pinned(node, remote, request.image, platform=platform, owner=owner) as image:
-            fetched = fetch_layers(node, remote, layer_format=layer_format, check=_never, on_progress=on_progress)
-        node.store.images.drop(remote.digest, owner)
+        try:
+            with pinned(node, remote, request.image, platform=platform, owner=owner) as image:
+                fetched = fetch_layers(node, remote, layer_format=layer_format, check=_never, on_progress=on_progress)
+        finally:
+            node.store.images.drop(remote.digest, owner)
     return _answer(request, image, fetched)
 
 

@@ -13,11 +13,9 @@ from dataclasses import dataclass, field
 from worker.container_id import ContainerId
 from worker.container_view import ContainerView
 from worker.errors import InvalidArgument, LeaseLost, LockTimeout, ProvisionerError, RecordCorrupt, StateUnavailable
-from worker.image import LayerFormat
-from worker.linux import durable
 from worker.linux.flock import locked
 from worker.oci.digest import Digest
-from worker.records import ContainerRecord, RootfsRecord
+from worker.records import ContainerRecord
 from worker.requests import RecoverRequest
 from worker.store.images import RefOwner
 from worker.store.staging import sweep_staging
@@ -25,6 +23,7 @@ from worker.store.trash import empty_trash
 from worker.verbs.destroy import destroy_all
 from worker.verbs.home import Home, existing, nested_ids
 from worker.verbs.node import Elsewhere, Node
+from worker.verbs.remount import bring_back
 from worker.verbs.undo import take_down
 
 _log = logging.getLogger(__name__)
@@ -131,33 +130,17 @@ def _keep(node: Node, home: Home, record: ContainerRecord, result: NodeRecovered
             home.discard()
             result.cleaned += 1
         return
-    remounted = [name for name, entry in record.rootfses.items() if _remount(node, home, entry)]
-    for entry in record.rootfses.values():
-        node.store.images.keep(Digest.parse(entry.info.digest), _owner(node, container_id, entry.info.name))
+    remounted = [name for name, entry in record.rootfses.items() if bring_back(node, container_id, entry)]
     rootfses = {name: (entry.info.image, entry.info.to_json()) for name, entry in record.rootfses.items()}
     node.containers.restore(container_id, node=node.name, rootfses=rootfses)
     (result.remounted if remounted else result.kept).append(str(container_id))
-
-
-def _remount(node: Node, home: Home, entry: RootfsRecord) -> bool:
-    """Bring the rootfs back if it is not there; tell whether it was not."""
-    backend = node.backend(entry.info.backend)
-    paths = node.work.rootfs_paths(home.container_id.parts, name=entry.info.name)
-    if backend.is_provisioned(paths):
-        return False
-    layers = tuple(Digest.parse(text) for text in entry.info.layers)
-    layer_format = LayerFormat(entry.info.layer_format)
-    durable.make_dirs(paths.rootfs_home)
-    lower_dirs = node.store.layers.lower_dirs(layers, layer_format=layer_format)
-    backend.provision(lower_dirs, paths, is_read_only=entry.is_read_only)
-    return True
 
 
 def _undo_pending(node: Node, home: Home, record: ContainerRecord) -> int:
     """Undo provisions whose worker is dead: their pins are nobody's. A live one's pin is held and stays."""
     undone = 0
     for name, digest in record.pending.items():
-        if node.store.images.drop(Digest.parse(digest), _owner(node, home.container_id, name)):
+        if node.store.images.drop_unheld(Digest.parse(digest), _owner(node, home.container_id, name)):
             take_down(node, home, name=name)
             undone += 1
     return undone
