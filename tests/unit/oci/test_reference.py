@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""References and image sources."""
+
+import string
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.errors import InvalidArgument
+from worker.oci.digest import Digest
+from worker.oci.reference import ImageSource, Reference, Transport
+
+HEX = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    ("text", "normalised"),
+    [
+        ("alpine", "docker.io/library/alpine:latest"),
+        ("alpine:3", "docker.io/library/alpine:3"),
+        ("library/alpine", "docker.io/library/alpine:latest"),
+        ("docker.io/alpine", "docker.io/library/alpine:latest"),
+        ("index.docker.io/alpine:3", "docker.io/library/alpine:3"),
+        ("bitnami/redis", "docker.io/bitnami/redis:latest"),
+        (f"alpine@sha256:{HEX}", f"docker.io/library/alpine@sha256:{HEX}"),
+        (f"alpine:3@sha256:{HEX}", f"docker.io/library/alpine:3@sha256:{HEX}"),
+        ("localhost/a", "localhost/a:latest"),
+        ("localhost:5000/a/b:1", "localhost:5000/a/b:1"),
+        ("quay.io/a/b/c/d", "quay.io/a/b/c/d:latest"),
+        ("[::1]:5000/a", "[::1]:5000/a:latest"),
+        ("127.0.0.1:5000/a", "127.0.0.1:5000/a:latest"),
+        ("Registry/a", "Registry/a:latest"),
+        ("a__b/c--d/e.f:X_1.2-3", "docker.io/a__b/c--d/e.f:X_1.2-3"),
+    ],
+)
+def test_a_name_is_completed_as_docker_completes_it(text: str, normalised: str) -> None:
+    """One image has one spelling, so that it is cached, locked and pruned under one name."""
+    reference = Reference.parse(text)
+
+    assert str(reference) == normalised
+    assert Reference.parse(normalised) == reference
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "Alpine",
+        "a//b",
+        "/a",
+        "a/",
+        "a:",
+        "a:b:c",
+        "a:-x",
+        "a:" + "x" * 129,
+        "a@",
+        "a@sha256:abc",
+        f"a@sha256:{HEX}@sha256:{HEX}",
+        f"a@sha256:{HEX.upper()}",
+        "a b",
+        "a\n",
+        "a..b",
+        "a___b",
+        "-a",
+        "a_",
+        "exa_mple.com/a",
+        "example.com:port/a",
+        "example.com:123456/a",
+        "example.com/a?x",
+        "example.com/../a",
+        "user@example.com/a",
+        "example.com/" + "a" * 255,
+        HEX,
+        None,
+        7,
+    ],
+)
+def test_a_malformed_name_is_refused(text: object) -> None:
+    """The error is the caller's and names the argument."""
+    with pytest.raises(InvalidArgument, match="invalid image"):
+        Reference.parse(text)
+
+
+labels = st.from_regex(r"[a-z0-9]{1,8}", fullmatch=True)
+registries = st.builds(
+    lambda host, port: f"{host}{port}",
+    st.one_of(
+        st.just("localhost"), st.just("docker.io"), st.just("[2001:db8::1]"), st.builds("{}.{}".format, labels, labels)
+    ),
+    st.one_of(st.just(""), st.integers(1, 65535).map(":{}".format)),
+)
+components = st.from_regex(r"[a-z0-9]{1,5}((\.|_|__|-{1,3})[a-z0-9]{1,5}){0,2}", fullmatch=True)
+repositories = st.lists(components, min_size=1, max_size=4).map("/".join)
+tags = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True)
+digests = st.binary(min_size=32, max_size=32).map(lambda content: Digest("sha256", content.hex()))
+
+
+@given(registries, repositories, st.one_of(st.none(), tags), st.one_of(st.none(), digests))
+def test_printing_and_parsing_a_reference_round_trips(
+    registry: str, repository: str, tag: str | None, digest: Digest | None
+) -> None:
+    """`parse(str(x)) == x` for every reference that can be written."""
+    text = f"{registry}/{repository}{f':{tag}' if tag else ''}{f'@{digest}' if digest else ''}"
+    reference = Reference.parse(text)
+
+    assert Reference.parse(str(reference)) == reference
+    assert reference.digest == digest
+    assert reference.tag == (tag or (None if digest else "latest"))
+    assert reference.registry == registry
+
+
+@given(st.text(alphabet=string.printable, max_size=40))
+def test_any_text_is_either_refused_or_round_trips(text: str) -> None:
+    """Nothing but `InvalidArgument` ever comes out of the parser."""
+    try:
+        source = ImageSource.parse(text)
+    except InvalidArgument:
+        return
+
+    assert ImageSource.parse(source.normalised) == source
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "normalised"),
+    [
+        (
+            "docker://alpine:3",
+            ImageSource(Transport.DOCKER, reference=Reference.parse("alpine:3")),
+            "docker.io/library/alpine:3",
+        ),
+        ("oci:/srv/layout", ImageSource(Transport.OCI, path=Path("/srv/layout")), "oci:/srv/layout"),
+        (
+            "oci:/srv//layout/./x/:v1:a",
+            ImageSource(Transport.OCI, path=Path("/srv/layout/x"), ref="v1:a"),
+            "oci:/srv/layout/x:v1:a",
+        ),
+        ("oci:/srv:@2", ImageSource(Transport.OCI, path=Path("/srv"), ref="@2"), "oci:/srv:@2"),
+        (
+            "docker-archive:/a.tar:alpine",
+            ImageSource(Transport.DOCKER_ARCHIVE, path=Path("/a.tar"), reference=Reference.parse("alpine")),
+            "docker-archive:/a.tar:docker.io/library/alpine:latest",
+        ),
+        (
+            "docker-archive:/a.tar:@0",
+            ImageSource(Transport.DOCKER_ARCHIVE, path=Path("/a.tar"), ref="@0"),
+            "docker-archive:/a.tar:@0",
+        ),
+        (
+            "docker-daemon:localhost:5000/a",
+            ImageSource(Transport.DOCKER_DAEMON, reference=Reference.parse("localhost:5000/a")),
+            "docker-daemon:localhost:5000/a:latest",
+        ),
+        (
+            f"docker-daemon:sha256:{HEX}",
+            ImageSource(Transport.DOCKER_DAEMON, ref=f"sha256:{HEX}"),
+            f"docker-daemon:sha256:{HEX}",
+        ),
+        (
+            "appc:example.com/app,version=1.0,os=linux",
+            ImageSource(Transport.APPC, ref="example.com/app,version=1.0,os=linux"),
+            "appc:example.com/app,version=1.0,os=linux",
+        ),
+    ],
+)
+def test_sources_are_spelled_as_skopeo_spells_them(text: str, source: ImageSource, normalised: str) -> None:
+    """Each transport keeps what selects its image, and prints in one way."""
+    parsed = ImageSource.parse(text)
+
+    assert parsed == source
+    assert parsed.normalised == str(parsed) == normalised
+    assert ImageSource.parse(normalised) == parsed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "oci:",
+        "oci:layout",
+        "oci:./layout",
+        "oci:/srv/../etc",
+        "oci:/srv:",
+        "oci:/srv:@x",
+        "oci:/srv:a b",
+        "oci:/srv\0/x",
+        "oci:/srv\n",
+        "oci:/srv:" + "-" * 60 + "!",
+        "docker-archive:/a.tar:Not A Name",
+        "docker-archive:a.tar",
+        "docker-daemon:",
+        "docker-daemon:sha256:abc",
+        "appc:",
+        "appc:name,label",
+        "appc:Name",
+        "docker:/alpine",
+        "http://example.com/a",
+        "a" * 5000,
+        None,
+        ["alpine"],
+    ],
+)
+def test_a_malformed_source_is_refused(text: object) -> None:
+    """The caller's error names the argument, quotes no more than a line, and costs no time."""
+    with pytest.raises(InvalidArgument, match="invalid image") as caught:
+        ImageSource.parse(text)
+
+    assert len(str(caught.value)) < 600
