@@ -263,3 +263,23 @@ class LeaseLost(TransientError):
     owner: str
     reason: str
     sentence = "lease {owner} on lock {lock} is lost: {reason}"
+
+
+# Programs this one starts, and answers it waits for.
+
+
+class ServerFailed(PermanentError):
+    """The embedded server did not start."""
+
+    directory: str
+    reason: str
+    sentence = "the embedded Valkey in {directory} did not start: {reason}"
+
+
+class AnswerTimeout(TransientError):
+    """A task gave no answer in time; it may still run, and its answer will be under its id."""
+
+    task: str
+    task_id: str
+    seconds: float
+    sentence = "{task} ({task_id}) gave no answer within {seconds:g} s; it may still run"
