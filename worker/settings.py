@@ -36,6 +36,9 @@ class Settings(BaseSettings):
 
     secrets_dir: Path | None = Field(None, description="Files named by `secret`: JSON with username and password.")
     docker_config_dir: Path | None = Field(None, description="Directory of Docker's config.json; unset: Docker's rule.")
+    docker_host: str | None = Field(
+        default=None, description="Engine of `docker-daemon:` images, as unix:///… or tcp://…; unset: Docker's rule."
+    )
     insecure_registries: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="host[:port] spoken to over plain HTTP, comma-separated; loopback always may."
     )

@@ -2,7 +2,7 @@
 """Strict decoding of the JSON documents an image is made of.
 
 Two readers of one document must never see two images. So the document is I-JSON (RFC 7493): UTF-8, no member name
-twice in an object, no lone surrogates; and it is an object at the top.
+twice in an object, no lone surrogates; and it is what it must be at the top.
 """
 
 import json
@@ -26,6 +26,21 @@ def decode_object(content: bytes, *, image: str, subject: str = "document") -> d
     Raises:
         InvalidImage: For anything but an I-JSON object.
     """
+    decoded = _decode(content, image=image, subject=subject)
+    if not isinstance(decoded, dict):
+        raise InvalidImage(image=image, reason=f"its {subject} is not a JSON object")
+    return decoded
+
+
+def decode_array(content: bytes, *, image: str, subject: str) -> list[Any]:
+    """Decode a JSON array, as the manifest of a `docker save` archive is; arguments and errors as `decode_object`."""
+    decoded = _decode(content, image=image, subject=subject)
+    if not isinstance(decoded, list):
+        raise InvalidImage(image=image, reason=f"its {subject} is not a JSON array")
+    return decoded
+
+
+def _decode(content: bytes, *, image: str, subject: str) -> Any:
     try:
         text = content.decode()
         decoded = json.loads(text, object_pairs_hook=_unique_members, parse_constant=_refuse_constant)
@@ -33,8 +48,6 @@ def decode_object(content: bytes, *, image: str, subject: str = "document") -> d
             json.dumps(decoded, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise InvalidImage(image=image, reason=f"its {subject} is not strict JSON: {_explain(error)}") from error
-    if not isinstance(decoded, dict):
-        raise InvalidImage(image=image, reason=f"its {subject} is not a JSON object")
     return decoded
 
 

@@ -1,10 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pullers: one per kind of source, see `worker.puller` for what all of them keep.
 
+::
+
     registry    docker://name     distribution-spec over HTTP
     layout      oci:PATH          an OCI layout on this node
     archive     docker-archive:   what `docker save` and `podman save` write
     daemon      docker-daemon:    a Docker Engine of this node
 
-`content` and `resolve` are what the local ones share.
+`resolve` finds the image of a platform for all of them; `content`, `choice`, `members`, `saved` and `spool` are what
+the local ones are made of.
 """
+
+from collections.abc import Mapping
+
+from worker.oci.reference import Transport
+from worker.paths import StorePaths
+from worker.puller import Puller
+from worker.pullers.archive import ArchivePuller
+from worker.pullers.daemon import DaemonPuller
+from worker.pullers.layout import LayoutPuller
+from worker.pullers.registry import RegistryPuller
+from worker.settings import Settings
+
+
+def make_pullers(settings: Settings) -> Mapping[Transport, Puller]:
+    """Return the puller of each kind of source."""
+    spool_dir = StorePaths(settings.store_dir).staging_dir
+    pullers: tuple[Puller, ...] = (
+        RegistryPuller(settings),
+        LayoutPuller(settings),
+        ArchivePuller(settings, spool_dir=spool_dir),
+        DaemonPuller(settings, spool_dir=spool_dir),
+    )
+    return {transport: puller for puller in pullers for transport in puller.transports}

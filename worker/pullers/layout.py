@@ -9,20 +9,21 @@ Source: image-spec v1.1.1, image-layout.md.
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, Final, TypeVar
+from typing import ClassVar, Final
 
 from typing_extensions import override
 
-from worker.errors import ImageNotFound, InvalidArgument, InvalidImage
+from worker.errors import ImageNotFound, InvalidImage
 from worker.oci.descriptor import Descriptor
 from worker.oci.document import decode_object
 from worker.oci.manifest import Index
 from worker.oci.platform import Platform
-from worker.oci.reference import ImageSource, Reference, Transport
+from worker.oci.reference import ImageSource, Transport
 from worker.puller import Credential, Puller, RemoteImage
+from worker.pullers.choice import choose
 from worker.pullers.content import Content, Extent, LocalImage, reading
 from worker.pullers.resolve import Wanted, resolve
 from worker.settings import Settings
@@ -32,8 +33,6 @@ INDEX_FILE: Final = "index.json"
 _REF_NAME = "org.opencontainers.image.ref.name"
 _IMAGE_NAME = "io.containerd.image.name"
 _LAYOUT_VERSION = "1.0.0"
-_MAX_LISTED = 20
-_T = TypeVar("_T")
 
 
 class LayoutPuller(Puller):
@@ -63,7 +62,7 @@ def open_layout(content: Content, source: ImageSource, wanted: Wanted) -> Remote
     """
     _check_version(content)
     index = Index.parse(content.read_document(INDEX_FILE), image=content.image)
-    entries = _choose(index.manifests, source, image=content.image)
+    entries = choose(index.manifests, source, names=_names, identity=lambda entry: entry.digest)
     return LocalImage(content, resolve(entries, content.read_blob, wanted))
 
 
@@ -75,62 +74,8 @@ def _check_version(content: Content) -> None:
         raise InvalidImage(image=content.image, reason=reason)
 
 
-def _choose(entries: Sequence[Descriptor], source: ImageSource, *, image: str) -> Sequence[Descriptor]:
-    """Return the entries of one image, which may have one per platform."""
-    if source.ref is not None and source.ref.startswith("@"):
-        return choose_number(entries, source.ref, image=image)
-    is_chosen = _chooser(source)
-    if is_chosen is None:
-        return _only_image(entries, image=image)
-    chosen = [entry for entry in entries if is_chosen(entry)]
-    if not chosen:
-        raise ImageNotFound(image=image, reason=f"there are: {_names(entries)}")
-    return chosen
-
-
-def choose_number(items: Sequence[_T], ref: str, *, image: str) -> Sequence[_T]:
-    """Return the image that `@<number>` names, counted from 0, as a sequence of one.
-
-    Raises:
-        ImageNotFound: There are not so many.
-    """
-    number = int(ref.removeprefix("@"))
-    if number >= len(items):
-        raise ImageNotFound(image=image, reason=f"it holds {len(items)} images, numbered from 0")
-    return items[number : number + 1]
-
-
-def _chooser(source: ImageSource) -> Callable[[Descriptor], bool] | None:
-    """Return the test for the entries that `source` selects by name, or None if it names none."""
-    ref, reference = source.ref, source.reference
-    if reference is not None:
-        return lambda entry: reference in map(parse_reference, _entry_names(entry))
-    return None if ref is None else lambda entry: ref in _entry_names(entry)
-
-
-def parse_reference(text: str) -> Reference | None:
-    """Return the reference, or None for what is none: a name somebody else wrote is no error of the caller's."""
-    with suppress(InvalidArgument):
-        return Reference.parse(text)
-    return None
-
-
-def _only_image(entries: Sequence[Descriptor], *, image: str) -> Sequence[Descriptor]:
-    """Return all entries unless they are several images rather than one for several platforms."""
-    names = {_entry_names(entry)[:1] for entry in entries}
-    if len(names) > 1 and len({entry.digest for entry in entries}) > 1:
-        raise ImageNotFound(image=image, reason=f"it holds several images, choose one of: {_names(entries)}")
-    return entries
-
-
-def _entry_names(entry: Descriptor) -> tuple[str, ...]:
+def _names(entry: Descriptor) -> tuple[str, ...]:
     return tuple(name for key in (_IMAGE_NAME, _REF_NAME) if (name := entry.annotations.get(key)))
-
-
-def _names(entries: Sequence[Descriptor]) -> str:
-    """List the images for an error message; those without a name by their number."""
-    listed = [(_entry_names(entry) or (f"@{number}",))[0] for number, entry in enumerate(entries)]
-    return ", ".join(listed[:_MAX_LISTED]) + (", …" if len(listed) > _MAX_LISTED else "") or "none"
 
 
 class DirectoryContent(Content):

@@ -78,11 +78,11 @@ def test_several_images_without_a_ref_are_listed(tmp_path: Path) -> None:
     """Guessing would give a different image after the next one is added: the error lists them."""
     write_layout(tmp_path, {"v1": image_of("one"), "v2": image_of("two")})
 
-    with pytest.raises(ImageNotFound, match="choose one of: v1, v2"):
+    with pytest.raises(ImageNotFound, match="there are several, choose one of: v1, v2"):
         opened(f"oci:{tmp_path}")
 
 
-@pytest.mark.parametrize(("selector", "reason"), [("v3", "there are: v1"), ("@1", "it holds 1 images")])
+@pytest.mark.parametrize(("selector", "reason"), [("v3", "there are: v1"), ("@1", "there are 1, numbered from 0")])
 def test_an_image_that_is_not_there_is_named_with_those_that_are(tmp_path: Path, selector: str, reason: str) -> None:
     """An unknown ref is not found, and the error helps."""
     write_layout(tmp_path, {"v1": image_of("one")})
