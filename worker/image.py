@@ -35,9 +35,11 @@ class LayerRecord:
         disk_bytes: What the layer takes on disk, rounded to blocks.
         entries: Entries of the tar that were applied.
         has_whiteouts: Whether it hides anything of the layers below it.
+        is_opaque: Whether it hides everything of the layers below it. Overlayfs ignores the mark on a layer's root, so
+            the layers below must be left out of the stack.
         is_squashed: Whether ownership and devices were given up because the node does not run as root.
         implied_dirs: Directories the tar does not list although it lists something below them, relative, parents first:
-            their attributes belong to the layers below.
+            their attributes belong to the layers below. The root is `.`.
     """
 
     diff_id: Digest
@@ -49,6 +51,7 @@ class LayerRecord:
     entries: int
     has_whiteouts: bool
     is_squashed: bool
+    is_opaque: bool = False
     implied_dirs: tuple[str, ...] = ()
 
 

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`build_layer`: from a blob's chunks to a complete layer, in one pass and bounded memory."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from worker.errors import InvalidLayer, LayerLimitExceeded
+from worker.image import LayerFormat, LayerRecord
+from worker.layers.directory import BuiltLayer, build_directory
+from worker.layers.inflate import inflate
+from worker.layers.limits import LayerLimits
+from worker.layers.record import write_record
+from worker.layers.refusal import Excess, Refusal, shown
+from worker.layers.verified import BlobChunks, TarChunks
+from worker.layers.whiteouts import AufsWhiteouts, OverlayWhiteouts
+from worker.linux.durable import reporting_full_disk, sync_filesystem
+from worker.oci.descriptor import Descriptor
+from worker.oci.digest import Digest
+
+RECORD = "layer.json"
+"""The name of the record in a layer's directory."""
+
+
+class LayerBuilder(Protocol):
+    """Makes one layer format of an uncompressed tar in `staging_dir`; takes all of `chunks`.
+
+    Raises:
+        Refusal: The archive is at fault.
+        Excess: It goes beyond a limit.
+        OSError: The node is at fault.
+    """
+
+    def __call__(
+        self, chunks: Iterator[bytes], *, staging_dir: Path, limits: LayerLimits, is_squashed: bool
+    ) -> BuiltLayer:
+        """Make it."""
+
+
+def _build_for_overlay(
+    chunks: Iterator[bytes], *, staging_dir: Path, limits: LayerLimits, is_squashed: bool
+) -> BuiltLayer:
+    form = OverlayWhiteouts(is_squashed=is_squashed)
+    return build_directory(chunks, form=form, staging_dir=staging_dir, limits=limits, is_squashed=is_squashed)
+
+
+def _build_for_aufs(
+    chunks: Iterator[bytes], *, staging_dir: Path, limits: LayerLimits, is_squashed: bool
+) -> BuiltLayer:
+    form = AufsWhiteouts()
+    return build_directory(chunks, form=form, staging_dir=staging_dir, limits=limits, is_squashed=is_squashed)
+
+
+_BUILDERS: dict[LayerFormat, LayerBuilder] = {
+    LayerFormat.DIRECTORY: _build_for_overlay,
+    LayerFormat.DIRECTORY_AUFS: _build_for_aufs,
+}
+
+
+def build_layer(  # noqa: PLR0913 - the whole of the package's contract, all but the data by keyword
+    chunks: Iterable[bytes],
+    *,
+    descriptor: Descriptor,
+    diff_id: Digest,
+    layer_format: LayerFormat,
+    staging_dir: Path,
+    limits: LayerLimits,
+    is_squashed: bool,
+    on_progress: Callable[[int], None],
+) -> LayerRecord:
+    """Make a layer of its blob.
+
+    Args:
+        chunks: The blob from its first byte; any sizes.
+        descriptor: What the blob must be.
+        diff_id: What its uncompressed tar must be.
+        layer_format: How the layer is to lie on disk.
+        staging_dir: An empty directory that is the caller's alone.
+        limits: How far the layer may go.
+        is_squashed: Give up ownership and devices, for a node that does not run as root.
+        on_progress: Called with the count of further bytes of the blob taken. What it raises goes through.
+
+    Effect: on return `staging_dir` holds the layer and its record, both of them verified and durable. After an error it
+        holds anything, which the caller deletes.
+
+    Returns:
+        The record, which is also in `staging_dir`.
+
+    Raises:
+        SizeMismatch: The blob is longer or shorter than its descriptor says.
+        DigestMismatch: The blob or the tar is something else.
+        InvalidLayer: The layer is what it should be, and is corrupt, hostile or uses what is not supported.
+        LayerLimitExceeded: It goes beyond a limit.
+        StorageExhausted: The store is full; a retry can help.
+        OSError: The node fails in another way.
+    """
+    blob = BlobChunks(chunks, descriptor, on_progress=on_progress)
+    with reporting_full_disk(staging_dir), _blaming(blob, descriptor):
+        plain = inflate(blob, max_window_bytes=limits.max_window_bytes)
+        tar = TarChunks(plain, diff_id, max_bytes=limits.max_layer_bytes)
+        built = _BUILDERS[layer_format](tar, staging_dir=staging_dir, limits=limits, is_squashed=is_squashed)
+        tar.drain()
+        record = LayerRecord(
+            diff_id=diff_id,
+            layer_format=layer_format,
+            blob_digest=descriptor.digest,
+            blob_bytes=descriptor.size_bytes,
+            tar_bytes=tar.bytes_taken,
+            is_squashed=is_squashed,
+            **dataclasses.asdict(built),
+        )
+        write_record(staging_dir / RECORD, record)
+        sync_filesystem(staging_dir)
+    return record
+
+
+@contextmanager
+def _blaming(blob: BlobChunks, descriptor: Descriptor) -> Iterator[None]:
+    """Turn what the package's parts raise into errors that name the layer.
+
+    What was damaged on its way is not the layer's fault, so the blob's own size and digest are heard first.
+    """
+    layer = str(descriptor.digest)
+    try:
+        yield
+    except Refusal as refusal:
+        blob.drain()
+        raise InvalidLayer(layer=layer, entry=shown(refusal.entry or b""), reason=refusal.reason) from refusal
+    except Excess as excess:
+        raise LayerLimitExceeded(layer=layer, limit=excess.limit, maximum=excess.maximum) from excess

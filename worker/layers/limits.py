@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`LayerLimits`: how far a layer may go before it is refused."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from worker.settings import MIB, Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerLimits:
+    """Bounds on what a layer may make a worker read, write and remember.
+
+    Attributes:
+        max_layer_bytes: Of the uncompressed tar, and again of all files with their holes filled.
+        max_entries: Members of the tar.
+        max_header_bytes: One extended header, one sparse map, and all that global headers leave in force.
+        max_implied_bytes: Names of the directories that a layer implies without listing them: they are remembered until
+            the layer is finished, and one entry can imply two thousand.
+        max_window_bytes: What a zstd frame may ask to remember; `zstd -20` asks for 32 MiB, `--ultra -22` for 128.
+    """
+
+    max_layer_bytes: int
+    max_entries: int
+    max_header_bytes: int
+    max_implied_bytes: int = 16 * MIB
+    max_window_bytes: int = 32 * MIB
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Take the limits the settings name; the others are fixed."""
+        return cls(
+            max_layer_bytes=settings.max_layer_bytes,
+            max_entries=settings.max_layer_entries,
+            max_header_bytes=settings.max_header_bytes,
+        )
