@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+#   make demo [IMAGE=…]    a real image: packed, provisioned through the queue, entered, destroyed, pruned
+#   make up                a cluster of one node that keeps running: redis, worker, beat, flower
+#   make test [ARGS=…]     unit, conformance and integration tests; ARGS go to pytest
+#   make check             format, lint, types, imports
+#   make format            write the format that `check` wants
+#   make bench             tests/benchmarks/bench_*.py
+#   make chaos             tests/integration/chaos_*.py
+#   make clean             remove what these targets made
+#
+# The tools live in .venv, which is made when it is missing; `make PYTHON=…` says with which Python.
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+SOURCES := worker tasks tests
+
+.PHONY: demo up test check format format-check lint types imports bench chaos packages clean
+
+demo: $(INSTALLED)
+	$(BIN)/provisioner demo $(if $(IMAGE),--image '$(IMAGE)')
+
+up: $(INSTALLED)
+	$(BIN)/provisioner up
+
+test: $(INSTALLED) packages
+	$(BIN)/pytest $(ARGS)
+
+check: format-check lint types imports
+
+format: $(INSTALLED)
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+format-check: $(INSTALLED)
+	$(BIN)/ruff format --check $(SOURCES)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check $(SOURCES)
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+imports: $(INSTALLED)
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED) packages
+	$(BIN)/pytest -s -o python_files='bench_*.py' tests/benchmarks $(ARGS)
+
+chaos: $(INSTALLED) packages
+	$(BIN)/pytest -o python_files='chaos_*.py' tests/integration $(ARGS)
+
+packages:
+	.ci/setup packages
+
+$(INSTALLED): pyproject.toml
+	PYTHON='$(PYTHON)' .ci/setup python
+
+clean:
+	rm -rf .venv *.egg-info build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
