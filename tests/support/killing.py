@@ -9,8 +9,12 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import worker
+
+if TYPE_CHECKING:
+    from _typeshed import TraceFunction
 
 _OURS = str(Path(worker.__path__[0])) + os.sep
 
@@ -69,7 +73,7 @@ class _Counter:
         finally:
             sys.settrace(before)
 
-    def _trace(self, frame: FrameType, event: str, argument: object) -> object:  # noqa: ARG002 - the tracer's signature
+    def _trace(self, frame: FrameType, event: str, argument: Any) -> "TraceFunction | None":  # noqa: ARG002 - the tracer's signature
         if not frame.f_code.co_filename.startswith(_OURS):
             return None
         if event == "line":
