@@ -28,7 +28,7 @@ def _name(text: object) -> object:
 
 def _image(text: object) -> ImageSource:
     if not isinstance(text, str):
-        raise TypeError("it must be a string")
+        raise ValueError("it must be a string")  # noqa: TRY004 - what pydantic expects of a validator
     return ImageSource.parse(text)
 
 
@@ -36,7 +36,7 @@ def _platform(text: object) -> Platform | None:
     if text is None:
         return None
     if not isinstance(text, str):
-        raise TypeError("it must be a string or null")
+        raise ValueError("it must be a string or null")  # noqa: TRY004 - what pydantic expects of a validator
     return Platform.parse(text)
 
 

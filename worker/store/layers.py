@@ -7,7 +7,8 @@ from pathlib import Path
 
 from worker.errors import InvalidArgument, LayerVanished
 from worker.image import LayerFormat, LayerRecord, LowerDir
-from worker.layers.record import RECORD_NAME, read_record
+from worker.layers.build import RECORD
+from worker.layers.record import read_record
 from worker.linux import durable
 from worker.oci.digest import Digest
 from worker.paths import StorePaths
@@ -22,7 +23,7 @@ class Layers:
 
     def has(self, diff_id: Digest, *, layer_format: LayerFormat) -> bool:
         """Tell whether the layer is committed; one system call."""
-        return (self._dir(diff_id, layer_format) / RECORD_NAME).exists()
+        return (self._dir(diff_id, layer_format) / RECORD).exists()
 
     def record(self, diff_id: Digest, *, layer_format: LayerFormat) -> LayerRecord:
         """Read a committed layer's record.
@@ -31,10 +32,9 @@ class Layers:
             LayerVanished: It is not there (any more).
             RecordCorrupt: Its record does not parse.
         """
-        try:
-            return read_record(self._dir(diff_id, layer_format) / RECORD_NAME)
-        except FileNotFoundError as error:
-            raise LayerVanished(layer=str(diff_id)) from error
+        if not self.has(diff_id, layer_format=layer_format):
+            raise LayerVanished(layer=str(diff_id))
+        return read_record(self._dir(diff_id, layer_format) / RECORD)
 
     def missing(self, diff_ids: Iterable[Digest], *, layer_format: LayerFormat) -> tuple[Digest, ...]:
         """Return which of the layers are not committed, in order, each once."""
@@ -70,14 +70,20 @@ class Layers:
     def lower_dirs(self, diff_ids: Sequence[Digest], *, layer_format: LayerFormat) -> tuple[LowerDir, ...]:
         """Return the directories to stack, base first.
 
-        A layer that stands twice counts at its last place only: what it repeats was there already, and kernels refuse
-        the same directory twice.
+        A layer that stands twice counts at its upper place only: what it repeats was there already, and kernels refuse
+        the same directory twice. What lies below an opaque layer is left out.
 
         Raises:
             LayerVanished: A layer is not there.
         """
-        last_first = tuple(dict.fromkeys(reversed(diff_ids)))
-        return tuple(self._lower_dir(diff_id, layer_format) for diff_id in reversed(last_first))
+        top_first: list[LowerDir] = []
+        for diff_id in dict.fromkeys(reversed(diff_ids)):
+            record = self.record(diff_id, layer_format=layer_format)
+            path = self._dir(diff_id, layer_format) / "tree"
+            top_first.append(LowerDir(path=path, has_whiteouts=record.has_whiteouts))
+            if record.is_opaque:
+                break
+        return tuple(reversed(top_first))
 
     def committed(self) -> Iterator[tuple[LayerFormat, Digest]]:
         """List all committed layers."""
@@ -89,7 +95,3 @@ class Layers:
 
     def _dir(self, diff_id: Digest, layer_format: LayerFormat) -> Path:
         return self._paths.layer_dir(str(diff_id), layer_format=layer_format.value)
-
-    def _lower_dir(self, diff_id: Digest, layer_format: LayerFormat) -> LowerDir:
-        record = self.record(diff_id, layer_format=layer_format)
-        return LowerDir(path=self._dir(diff_id, layer_format) / "tree", has_whiteouts=record.has_whiteouts)

@@ -5,7 +5,6 @@ from worker.container_id import ContainerId
 from worker.containers import DestroyKind
 from worker.errors import ContainerDestroying, ProvisionerError, RecordCorrupt, TeardownFailed
 from worker.requests import DestroyRequest
-from worker.store.images import RefOwner
 from worker.store.trash import discard, empty_trash
 from worker.verbs.home import Home, existing, nested_ids, remove_empty_ancestors
 from worker.verbs.node import Elsewhere, Node
@@ -76,10 +75,7 @@ def _take_down_all(node: Node, home: Home) -> None:
         _take_down_unrecorded(node, home)
         return
     for name in sorted(names):
-        digest = take_down(node, home, name=name)
-        if digest is not None:
-            owner = RefOwner(node=node.name, container_id=str(home.container_id), name=name)
-            node.store.images.drop(digest, owner)
+        take_down(node, home, name=name, drop=node.store.images.drop)
     _take_down_unrecorded(node, home)
 
 

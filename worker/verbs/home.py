@@ -90,6 +90,7 @@ def nested_ids(work: WorkPaths, container_id: ContainerId) -> list[ContainerId]:
     found: list[ContainerId] = []
     with suppress(FileNotFoundError):
         for path in sorted(work.nested_dir(container_id.parts).iterdir()):
-            child = ContainerId((*container_id.parts, path.name))
-            found += [*nested_ids(work, child), child]
+            if path.is_dir():
+                child = ContainerId((*container_id.parts, path.name))
+                found += [*nested_ids(work, child), child]
     return found

@@ -86,8 +86,9 @@ def _containers_on_disk(node: Node) -> list[ContainerId]:
     found: list[ContainerId] = []
     for path in sorted(node.work.containers_dir.iterdir()):
         with suppress(InvalidArgument):
-            root = ContainerId.parse(path.name)
-            found += [*nested_ids(node.work, root), root]
+            if path.is_dir():
+                root = ContainerId.parse(path.name)
+                found += [*nested_ids(node.work, root), root]
     return found
 
 
@@ -141,7 +142,8 @@ def _undo_pending(node: Node, home: Home, record: ContainerRecord) -> int:
     undone = 0
     for name, digest in record.pending.items():
         if node.store.images.drop_unheld(Digest.parse(digest), _owner(node, home.container_id, name)):
-            take_down(node, home, name=name)
+            take_down(node, home, name=name, drop=node.store.images.drop_unheld)
+            home.write(home.read().without(name))
             undone += 1
     return undone
 

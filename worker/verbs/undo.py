@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Undo: what is left of a provision that will not be tried again."""
 
+from collections.abc import Callable
 from contextlib import suppress
 
 from worker.errors import ContainerDestroying
@@ -31,12 +32,12 @@ def _take_back(node: Node, home: Home, request: ProvisionRequest) -> None:
     view = node.containers.get(home.container_id)
     if (view is not None and request.name in view.images) or _is_of_another_image(home, request):
         return
-    digest = take_down(node, home, name=request.name)
-    if digest is not None:
-        owner = RefOwner(node=node.name, container_id=str(home.container_id), name=request.name)
-        node.store.images.drop_unheld(digest, owner)
-    if home.read().is_empty and not nested_ids(node.work, home.container_id):
+    take_down(node, home, name=request.name, drop=node.store.images.drop_unheld)
+    record = home.read().without(request.name)
+    if record.is_empty and not nested_ids(node.work, home.container_id):
         home.discard()
+    else:
+        home.write(record)
 
 
 def _is_of_another_image(home: Home, request: ProvisionRequest) -> bool:
@@ -44,8 +45,10 @@ def _is_of_another_image(home: Home, request: ProvisionRequest) -> bool:
     return entry is not None and entry.info.image != request.image.normalised
 
 
-def take_down(node: Node, home: Home, *, name: str) -> Digest | None:
-    """Unmount one rootfs and forget it; return the image whose ref the caller is to drop.
+def take_down(node: Node, home: Home, *, name: str, drop: Callable[[Digest, RefOwner], object]) -> None:
+    """Unmount one rootfs, move it out, drop its ref; the record is the caller's to change, afterwards.
+
+    A record without its ref is taken down again; a ref without its record would be found by `recover` only.
 
     Locking: the caller holds the shared lock and the container's flock.
 
@@ -59,6 +62,6 @@ def take_down(node: Node, home: Home, *, name: str) -> Digest | None:
     if entry is not None:
         node.backend(entry.info.backend).destroy(paths)
     discard(paths.rootfs_home, node.work.trash_dir)
-    home.write(record.without(name))
     digest = entry.info.digest if entry is not None else record.pending.get(name)
-    return None if digest is None else Digest.parse(digest)
+    if digest is not None:
+        drop(Digest.parse(digest), RefOwner(node=node.name, container_id=str(home.container_id), name=name))

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wire contract's keywords, literally, and what is said about bad ones."""
+
+from typing import Any
+
+import pytest
+
+from worker.errors import InvalidArgument
+from worker.requests import DestroyRequest, ProvisionRequest, PruneRequest, PullRequest, RecoverRequest, _Request
+
+_CONTRACT: dict[type[_Request], dict[str, Any]] = {
+    ProvisionRequest: {
+        "container_id": ...,
+        "image": ...,
+        "name": "rootfs",
+        "node": None,
+        "backend": None,
+        "platform": None,
+        "cached": True,
+        "read_only": False,
+        "secret": None,
+    },
+    DestroyRequest: {"container_id": ...},
+    PruneRequest: {"excluded_images": [], "node": None, "dry_run": False},
+    PullRequest: {"image": ..., "node": None, "platform": None, "cached": True, "secret": None},
+    RecoverRequest: {"known_container_ids": None, "node": None},
+}
+
+
+@pytest.mark.parametrize("request_type", _CONTRACT)
+def test_keywords_and_defaults_are_the_contracts(request_type: type[_Request]) -> None:
+    """Names, order and defaults are public; a change here is a change of the contract."""
+    fields = request_type.model_fields
+
+    defaults = {name: ... if field.is_required() else field.default for name, field in fields.items()}
+
+    assert list(defaults) == list(_CONTRACT[request_type])
+    assert {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()} == _CONTRACT[
+        request_type
+    ]
+
+
+@pytest.mark.parametrize(
+    ("keywords", "named"),
+    [
+        ({"image": "alpine"}, "container_id"),
+        ({"container_id": "c1"}, "image"),
+        ({"container_id": "c1", "image": "alpine", "imagee": "x"}, "imagee"),
+        ({"container_id": "c 1", "image": "alpine"}, "container_id"),
+        ({"container_id": 1, "image": "alpine"}, "container_id"),
+        ({"container_id": "c1", "image": "Alpine"}, "image"),
+        ({"container_id": "c1", "image": "oci:relative/path"}, "image"),
+        ({"container_id": "c1", "image": 7}, "image"),
+        ({"container_id": "c1", "image": None}, "image"),
+        ({"container_id": "c1", "image": "alpine", "name": "../x"}, "name"),
+        ({"container_id": "c1", "image": "alpine", "name": ""}, "name"),
+        ({"container_id": "c1", "image": "alpine", "node": "a/b"}, "node"),
+        ({"container_id": "c1", "image": "alpine", "backend": 3}, "backend"),
+        ({"container_id": "c1", "image": "alpine", "platform": "linux"}, "platform"),
+        ({"container_id": "c1", "image": "alpine", "cached": "yes"}, "cached"),
+        ({"container_id": "c1", "image": "alpine", "read_only": 1}, "read_only"),
+        ({"container_id": "c1", "image": "alpine", "secret": "../../etc/shadow"}, "secret"),
+    ],
+)
+def test_a_bad_provision_request_names_its_fault(keywords: dict[str, object], named: str) -> None:
+    """Unknown, missing and malformed keywords are errors that name the keyword."""
+    with pytest.raises(InvalidArgument) as caught:
+        ProvisionRequest.parse(keywords)
+
+    assert caught.value.argument == named
+    assert named in str(caught.value)
+
+
+def test_excluded_images_are_references_or_digests() -> None:
+    """Both spellings are understood; references are normalised."""
+    digest = "sha256:" + "a" * 64
+
+    request = PruneRequest.parse({"excluded_images": ["alpine", digest]})
+
+    assert request.excluded_references == {"docker.io/library/alpine:latest"}
+    assert {str(each) for each in request.excluded_digests} == {digest}
+
+
+@pytest.mark.parametrize("image", ["sha256:short", "UPPER"])
+def test_a_malformed_excluded_image_is_named(image: str) -> None:
+    """One bad name fails the prune instead of pruning what was meant to stay."""
+    request = PruneRequest.parse({"excluded_images": [image]})
+
+    with pytest.raises(InvalidArgument, match=image):
+        _ = (request.excluded_references, request.excluded_digests)
+
+
+def test_known_containers_are_parsed() -> None:
+    """A malformed id among many is named."""
+    with pytest.raises(InvalidArgument, match="container_id"):
+        RecoverRequest.parse({"known_container_ids": ["fine", "not fine"]})

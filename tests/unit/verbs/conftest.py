@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node and a small image for the verbs' tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.provisioners import provisioner, small_layout
+from worker.provisioner import Provisioner
+
+
+@pytest.fixture
+def node(tmp_path: Path, redis_url: str) -> Iterator[Provisioner]:
+    """One node with an empty store."""
+    with provisioner(tmp_path, redis_url) as made:
+        yield made
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> str:
+    """The reference of a small image."""
+    return small_layout(tmp_path / "layout")

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""provision: one rootfs per container and name, however often and however interrupted it is asked for."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.support.mounts import mounts_below
+from tests.support.provisioners import SMALL_TREE, files, keys, small_layout, tree_text
+from worker.errors import BackendUnsupported, ContainerConflict, ImageNotFound, InvalidArgument
+from worker.provisioner import Elsewhere, Provisioner
+
+pytestmark = [pytest.mark.root, pytest.mark.redis]
+
+
+def _provision(node: Provisioner, **keywords: object) -> dict[str, object]:
+    answer = node.provision(keywords)
+    assert not isinstance(answer, Elsewhere)
+    return answer
+
+
+def test_an_image_becomes_a_writable_rootfs(node: Provisioner, image: str) -> None:
+    """The answer has every field of the contract, and the tree is the image's."""
+    info = _provision(node, container_id="c1", image=image)
+
+    rootfs = Path(str(info["rootfs"]))
+    assert tree_text(str(rootfs)) == SMALL_TREE
+    (rootfs / "etc" / "written").write_text("mine")
+    assert set(info) == {
+        "container_id",
+        "name",
+        "node",
+        "image",
+        "digest",
+        "backend",
+        "layer_format",
+        "layers",
+        "rootfs",
+        "ephemeral_volumes",
+        "docker_manifest",
+        "appc_manifest",
+    }
+    assert (info["container_id"], info["name"], info["node"], info["image"]) == ("c1", "rootfs", "n1", image)
+    assert info["backend"] == "overlay"
+    assert len(info["layers"]) == 2  # type: ignore[arg-type]
+    assert info["docker_manifest"]["rootfs"]["diff_ids"] == info["layers"]  # type: ignore[index]
+    assert info["appc_manifest"] is None
+    assert [Path(path).is_dir() for path in info["ephemeral_volumes"]] == [True, True]  # type: ignore[attr-defined]
+
+
+def test_asking_again_gives_the_same_rootfs(node: Provisioner, image: str) -> None:
+    """One mount, one ref, the same answer."""
+    first = _provision(node, container_id="c1", image=image)
+    (Path(str(first["rootfs"])) / "mine").write_text("kept")
+
+    again = _provision(node, container_id="c1", image=image)
+
+    assert again == first
+    assert (Path(str(first["rootfs"])) / "mine").read_text() == "kept"
+    assert len(mounts_below(node.node.work.work_dir)) == 1
+
+
+def test_another_image_for_the_same_name_is_an_error_that_changes_nothing(
+    node: Provisioner, image: str, tmp_path: Path
+) -> None:
+    """The error names the container and both images."""
+    first = _provision(node, container_id="c1", image=image)
+    other = small_layout(tmp_path / "other", "other")
+
+    with pytest.raises(ContainerConflict, match="c1"):
+        _provision(node, container_id="c1", image=other)
+
+    assert _provision(node, container_id="c1", image=image) == first
+    assert tree_text(str(first["rootfs"])) == SMALL_TREE
+
+
+def test_another_image_is_an_error_also_after_redis_lost_everything(
+    node: Provisioner, image: str, tmp_path: Path, redis_client: redis.Redis
+) -> None:
+    """The disk decides."""
+    first = _provision(node, container_id="c1", image=image)
+    redis_client.flushall()
+
+    with pytest.raises(ContainerConflict, match="c1"):
+        _provision(node, container_id="c1", image=small_layout(tmp_path / "other", "other"))
+
+    assert tree_text(str(first["rootfs"])) == SMALL_TREE
+    assert _provision(node, container_id="c1", image=image) == first
+
+
+def test_one_container_holds_several_rootfses(node: Provisioner, image: str, tmp_path: Path) -> None:
+    """Each name has its own image, tree and quota directories."""
+    other = small_layout(tmp_path / "other", "other")
+
+    first = _provision(node, container_id="c1", image=image)
+    second = _provision(node, container_id="c1", image=other, name="data")
+
+    assert tree_text(str(first["rootfs"])) == SMALL_TREE
+    assert tree_text(str(second["rootfs"]))["new"] == "other"
+    assert not set(first["ephemeral_volumes"]) & set(second["ephemeral_volumes"])  # type: ignore[call-overload]
+
+
+def test_a_nested_container_needs_no_parent_image(node: Provisioner, image: str) -> None:
+    """A child may come first; its parent exists as its holder."""
+    info = _provision(node, container_id="pod.sidecar", image=image)
+
+    assert tree_text(str(info["rootfs"])) == SMALL_TREE
+    assert node.destroy({"container_id": "pod"}) is True
+    assert not Path(str(info["rootfs"])).exists()
+    assert files(node.node.work.containers_dir) == []
+
+
+@pytest.mark.parametrize(
+    ("image_name", "error"),
+    [("oci:/nowhere/at/all", ImageNotFound), ("oci:relative", InvalidArgument)],
+)
+def test_bad_input_leaves_nothing_behind(
+    node: Provisioner, redis_client: redis.Redis, image_name: str, error: type[Exception]
+) -> None:
+    """Not in the work directory, not in the store, not in Redis."""
+    before = files(node.node.store.paths.store_dir)
+
+    with pytest.raises(error, match=r"/nowhere|relative"):
+        _provision(node, container_id="c1", image=image_name)
+
+    assert files(node.node.work.containers_dir) == []
+    assert set(files(node.node.store.paths.store_dir)) - set(before) <= {"token"}
+    assert keys(redis_client) == set()
+
+
+def test_an_unknown_backend_is_named(node: Provisioner, image: str, redis_client: redis.Redis) -> None:
+    """The error lists what there is."""
+    with pytest.raises(BackendUnsupported, match="zfs"):
+        _provision(node, container_id="c1", image=image, backend="zfs")
+
+    assert keys(redis_client) == set()
+
+
+def test_another_node_is_answered_not_acted_on(node: Provisioner, image: str) -> None:
+    """The task layer forwards it."""
+    assert node.provision({"container_id": "c1", "image": image, "node": "n2"}) == Elsewhere(node="n2")
+    assert files(node.node.work.containers_dir) == []
+
+
+@pytest.mark.parametrize("backend", ["overlay", "copy"])
+def test_read_only_is_read_only(node: Provisioner, image: str, backend: str) -> None:
+    """Root cannot write either."""
+    info = _provision(node, container_id="c1", image=image, backend=backend, read_only=True)
+
+    with pytest.raises(OSError, match="Read-only"):
+        (Path(str(info["rootfs"])) / "file").write_text("x")
+
+
+def test_many_at_once_get_one_rootfs(node: Provisioner, image: str) -> None:
+    """Eight tasks for the same container all get the same answer."""
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: _provision(node, container_id="c1", image=image), range(8)))
+
+    assert all(answer == answers[0] for answer in answers)
+    assert len(mounts_below(node.node.work.work_dir)) == 1
+
+
+def test_many_containers_share_layers(node: Provisioner, image: str) -> None:
+    """Eight containers of one image: eight mounts, two layers, nothing staged."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: _provision(node, container_id=f"c{number}", image=image), range(8)))
+
+    assert len(mounts_below(node.node.work.work_dir)) == 8
+    assert len(list(node.node.store.layers.committed())) == 2
+    assert files(node.node.store.paths.staging_dir) == []
+
+
+def test_the_reference_is_remembered_until_asked_anew(node: Provisioner, tmp_path: Path) -> None:
+    """A moved tag is seen with cached=False only."""
+    image = small_layout(tmp_path / "layout", "first")
+    _provision(node, container_id="c1", image=image)
+    small_layout(tmp_path / "layout", "second")
+
+    cached = _provision(node, container_id="c2", image=image)
+    fresh = _provision(node, container_id="c3", image=image, cached=False)
+
+    assert tree_text(str(cached["rootfs"]))["new"] == "first"
+    assert tree_text(str(fresh["rootfs"]))["new"] == "second"

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""prune: frees all that nothing needs, and nothing else."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.provisioners import SMALL_TREE, files, small_layout, tree_text
+from worker.errors import InvalidArgument
+from worker.provisioner import Elsewhere, Provisioner
+
+pytestmark = [pytest.mark.root, pytest.mark.redis]
+
+
+def test_what_a_container_needs_stays(node: Provisioner, image: str, tmp_path: Path) -> None:
+    """The used image keeps its layers; the pulled one goes with its own."""
+    info = node.provision({"container_id": "c1", "image": image})
+    other = node.pull({"image": small_layout(tmp_path / "other", "other")})
+
+    pruned = node.prune({})
+
+    assert not isinstance(info, Elsewhere)
+    assert not isinstance(other, Elsewhere)
+    assert not isinstance(pruned, Elsewhere)
+    assert pruned["images"] == [other["digest"]]
+    assert set(pruned["layers"]) == set(other["layers"]) - set(info["layers"])
+    assert pruned["bytes_freed"] > 0
+    assert pruned["exclusive_ms"] > 0
+    assert tree_text(info["rootfs"]) == SMALL_TREE
+    assert (pruned["store"], pruned["node"]) == (node.node.store.identity, "n1")
+
+
+def test_after_destroy_and_prune_the_store_is_empty(node: Provisioner, image: str) -> None:
+    """Not even an empty reference is left."""
+    node.provision({"container_id": "c1", "image": image})
+    node.destroy({"container_id": "c1"})
+
+    node.prune({})
+
+    paths = node.node.store.paths
+    for directory in (paths.images_dir, paths.references_dir, paths.staging_dir, paths.trash_dir):
+        assert files(directory) == []
+    assert list(node.node.store.layers.committed()) == []
+
+
+def test_a_dry_run_says_the_same_and_does_nothing(node: Provisioner, image: str) -> None:
+    """What it announces is what the prune then does."""
+    node.pull({"image": image})
+    before = files(node.node.store.paths.store_dir)
+
+    announced = node.prune({"dry_run": True})
+
+    assert files(node.node.store.paths.store_dir) == before
+    done = node.prune({})
+    assert not isinstance(announced, Elsewhere)
+    assert not isinstance(done, Elsewhere)
+    assert {key: announced[key] for key in ("images", "layers")} == {key: done[key] for key in ("images", "layers")}
+    assert announced["bytes_freed"] > 0
+
+
+@pytest.mark.parametrize("by_digest", [True, False])
+def test_excluded_images_stay_whole(node: Provisioner, image: str, *, by_digest: bool) -> None:
+    """By digest or by any spelling of the reference."""
+    pulled = node.pull({"image": image})
+    assert not isinstance(pulled, Elsewhere)
+
+    pruned = node.prune({"excluded_images": [pulled["digest"] if by_digest else image]})
+
+    assert not isinstance(pruned, Elsewhere)
+    assert (pruned["images"], pruned["layers"]) == ([], [])
+    assert node.pull({"image": image})["bytes_fetched"] == 0  # type: ignore[index]
+
+
+def test_a_bad_exclusion_prunes_nothing(node: Provisioner, image: str) -> None:
+    """The error names it."""
+    node.pull({"image": image})
+
+    with pytest.raises(InvalidArgument, match="Not-A-Name"):
+        node.prune({"excluded_images": ["Not-A-Name"]})
+
+    assert len(list(node.node.store.images.digests())) == 1
+
+
+def test_an_unreadable_image_in_use_freezes_the_layers(node: Provisioner, image: str, tmp_path: Path) -> None:
+    """Nobody knows which layers its containers stand on."""
+    info = node.provision({"container_id": "c1", "image": image})
+    node.pull({"image": small_layout(tmp_path / "other", "other")})
+    assert not isinstance(info, Elsewhere)
+    node.node.store.paths.manifest_path(info["digest"]).write_bytes(b"{")
+
+    pruned = node.prune({})
+
+    assert pruned["layers"] == []  # type: ignore[index]
+    assert tree_text(info["rootfs"]) == SMALL_TREE
+
+
+def test_an_empty_store_prunes_to_nothing(node: Provisioner) -> None:
+    """The ancestor failed here."""
+    pruned = node.prune({})
+
+    assert (pruned["images"], pruned["layers"], pruned["bytes_freed"]) == ([], [], 0)  # type: ignore[index]
