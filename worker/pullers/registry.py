@@ -61,6 +61,10 @@ class RegistryPuller(Puller):
         self._settings = settings
         self._client = client or RegistryClient(settings)
 
+    def close(self) -> None:
+        """Drop all idle connections."""
+        self._client.close()
+
     @override
     @contextmanager
     def open(self, source: ImageSource, *, platform: Platform, credential: Credential | None) -> Iterator[RemoteImage]:

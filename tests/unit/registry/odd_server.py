@@ -59,6 +59,13 @@ class Answer:
 Script = Answer | Callable[[Asked], Answer]
 
 
+class _QuietServer(ThreadingHTTPServer):
+    """A server for which a client that hangs up is nothing to tell."""
+
+    def handle_error(self, *args: Any) -> None:
+        """Say nothing."""
+
+
 class OddServer:
     """The server; `host` is `127.0.0.1:<port>`."""
 
@@ -66,7 +73,7 @@ class OddServer:
         self._scripts: dict[str, list[Script]] = {}
         self._mutex = threading.Lock()
         self.asked: list[Asked] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler_class())
+        self._server = _QuietServer(("127.0.0.1", 0), self._handler_class())
         self._server.daemon_threads = True
         self.host = f"127.0.0.1:{self._server.server_address[1]}"
 
@@ -104,6 +111,7 @@ class OddServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
                 parts = urlsplit(self.path)
