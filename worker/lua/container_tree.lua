@@ -89,7 +89,7 @@ end
 
 -- The node of the container, else of its root ancestor; false when neither is known.
 local function node_of(id)
-  return get(id, 'node')
+  return get(id, 'node') or get(id:match('^[^.]+'), 'node')
 end
 
 local function set_state(id, state)
