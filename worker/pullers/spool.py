@@ -4,6 +4,7 @@
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import RawIOBase
 from pathlib import Path
 
 from worker.errors import InvalidImage
@@ -30,5 +31,12 @@ def spooled(chunks: Iterable[bytes], *, spool_dir: Path, max_bytes: int, image: 
             if written > max_bytes:
                 raise InvalidImage(image=image, reason=f"its archive has more than the {max_bytes} bytes allowed")
             with reporting_full_disk(spool_dir):
-                file.write(chunk)
+                _write_all(file, chunk)
         yield file.fileno()
+
+
+def _write_all(file: RawIOBase, chunk: bytes) -> None:
+    """Write the whole chunk: on a disk nearly full the kernel takes a part, and says so only when asked again."""
+    remaining = memoryview(chunk)
+    while remaining:
+        remaining = remaining[file.write(remaining) or 0 :]
