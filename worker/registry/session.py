@@ -57,6 +57,7 @@ class Session:
             login=login,
             default_scope=f"repository:{reference.repository}:pull",
         )
+        self._must_introduce = login is not None
 
     def _endpoint(self, reference: Reference) -> Origin:
         origin = self._channel.policy.endpoint(reference.registry)
@@ -78,6 +79,8 @@ class Session:
             RegistryUnavailable: No answer.
             RegistryUnusable: No answer for good.
         """
+        if self._must_introduce:
+            self._introduce()
         url, asked = f"{self._base_url}/{path}", set[Origin]()
         for _ in range(_MAX_ROUNDS):
             with self._channel.get(url, headers=headers, authorize=self._authorizer.header) as reply:
@@ -99,6 +102,16 @@ class Session:
             raise RegistryUnusable(registry=self.registry, reason=f"for a foreign layer {refusal}")
         with self._channel.get(url, headers=headers) as reply:
             yield reply
+
+    def _introduce(self) -> None:
+        """Learn what the registry wants, before asking for anything with a login.
+
+        Some registries answer 403 or 404, without a challenge, to whom they do not know. Several threads may do this at
+        once to the same effect.
+        """
+        with self._channel.get(f"{self._home}/v2/", headers={}) as reply:
+            self._accept_challenge(reply)
+        self._must_introduce = False
 
     def _accept_challenge(self, reply: Reply) -> bool:
         """Take note of what a 401 wants; tell whether asking again makes sense."""

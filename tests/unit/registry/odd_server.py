@@ -46,6 +46,7 @@ class Answer:
         length: Content-Length if it shall lie; -1 for none at all, so that the end of the connection ends the body.
         cut_after: Bytes of the body after which the connection is reset.
         is_endless: The body is repeated for as long as somebody reads.
+        chunk_bytes: Send the body chunked, in chunks of so many bytes.
     """
 
     status: int = 200
@@ -54,6 +55,7 @@ class Answer:
     length: int | None = None
     cut_after: int | None = None
     is_endless: bool = False
+    chunk_bytes: int | None = None
 
 
 Script = Answer | Callable[[Asked], Answer]
@@ -136,18 +138,27 @@ def _send(handler: BaseHTTPRequestHandler, answer: Answer) -> None:
     for name, value in answer.headers.items():
         handler.send_header(name, value)
     has_length = answer.length != -1 and not answer.is_endless
-    if has_length:
+    if answer.chunk_bytes:
+        handler.send_header("Transfer-Encoding", "chunked")
+    elif has_length:
         handler.send_header("Content-Length", str(len(answer.body) if answer.length is None else answer.length))
     else:
         handler.send_header("Connection", "close")
     handler.end_headers()
-    handler.wfile.write(answer.body[: answer.cut_after])
+    handler.wfile.write((_chunked(answer) if answer.chunk_bytes else answer.body)[: answer.cut_after])
     while answer.is_endless:
         handler.wfile.write(answer.body)
     if answer.cut_after is not None:
         handler.wfile.flush()
         handler.connection.shutdown(socket.SHUT_RDWR)
     handler.close_connection = handler.close_connection or not has_length
+
+
+def _chunked(answer: Answer) -> bytes:
+    """Return the body in HTTP's chunked form, the last chunk included."""
+    size = answer.chunk_bytes or 1
+    chunks = [answer.body[start : start + size] for start in range(0, len(answer.body), size)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in [*chunks, b""])
 
 
 @contextmanager

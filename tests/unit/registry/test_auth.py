@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.registry.odd_server import Answer, Asked, OddServer
-from worker.errors import AccessDenied, ProvisionerError, RegistryUnavailable, RegistryUnusable
+from worker.errors import AccessDenied, ImageNotFound, ProvisionerError, RegistryUnavailable, RegistryUnusable
 from worker.oci.reference import Reference
 from worker.registry.auth import Authorizer, Login, token_url
 from worker.registry.challenge import Challenge, Scheme
@@ -62,6 +62,26 @@ def test_a_token_is_fetched_with_the_login_and_used(client: RegistryClient, serv
         (BASIC, {"service": [f"registry {server.host}"], "scope": ["repository:a/b:pull"]})
     ]
     assert [one.authorization for one in server.asked_for(PATH)] == [None, "Bearer t1"]
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_registry_that_hides_images_from_strangers_is_introduced_to(
+    client: RegistryClient, server: OddServer, status: int
+) -> None:
+    """Such a registry sends no challenge where an image is asked for, only at its root; its token gets our scope."""
+
+    def hide(asked: Asked) -> Answer:
+        return Answer(body=MANIFEST) if asked.authorization == "Bearer t1" else Answer(status=status)
+
+    challenge = {"WWW-Authenticate": f'Bearer realm="{server.url}/token",service="s"'}
+    server.on("/v2/", Answer(status=401, headers=challenge))
+    server.on("/token", token_answer("t1"))
+    server.on(PATH, hide)
+
+    assert fetch(client, server, LOGIN) == MANIFEST
+    assert [one.query["scope"] for one in server.asked_for("/token")] == [["repository:a/b:pull"]]
+    with pytest.raises((AccessDenied, ImageNotFound)):
+        fetch(client, server)
 
 
 def test_without_a_login_the_token_is_anonymous(client: RegistryClient, server: OddServer) -> None:
@@ -135,7 +155,7 @@ def test_basic_authentication_works_without_a_token_server(client: RegistryClien
     server.on(PATH, script)
 
     assert fetch(client, server, LOGIN) == MANIFEST
-    assert [one.authorization for one in server.asked] == [None, BASIC]
+    assert [one.authorization for one in server.asked_for(PATH)] == [None, BASIC]
 
 
 @pytest.mark.parametrize("login", [None, LOGIN, Login(identity_token="x")])  # noqa: S106

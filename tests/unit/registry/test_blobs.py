@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Blobs over connections that break."""
 
+import gzip
 import random
 import re
 from collections.abc import Callable
@@ -79,6 +80,25 @@ def test_a_connection_that_ends_without_a_length_is_not_taken_for_the_end(
     server.on(PATH, Answer(body=BLOB[:1000], length=-1), ranged())
 
     assert read(repository) == BLOB
+
+
+def test_a_blob_may_come_chunked(repository: RepositoryClient, server: OddServer) -> None:
+    """Proxies do that; a break in the middle of a chunk is resumed like any other."""
+    server.on(PATH, Answer(body=BLOB, chunk_bytes=70_001, cut_after=CHUNK_BYTES + 999), ranged())
+
+    assert read(repository) == BLOB
+    assert CHUNK_BYTES // 2 < offset_of(server.asked[1]) <= CHUNK_BYTES + 999
+    server.on(PATH, Answer(body=BLOB, chunk_bytes=70_001))
+    assert read(repository) == BLOB
+
+
+def test_a_blob_is_taken_as_it_is_stored(repository: RepositoryClient, server: OddServer) -> None:
+    """Object stores mark gzip layers with a Content-Encoding; the digest is of what is inside that."""
+    content = gzip.compress(BLOB[:1000])
+    digest = Digest.of(content)
+    server.on(f"/v2/a/blobs/{digest}", Answer(body=content, headers={"Content-Encoding": "gzip"}))
+
+    assert read(repository, Descriptor(media_type=OCI_LAYER, digest=digest, size_bytes=len(content))) == content
 
 
 def test_any_number_of_breaks_is_sat_out_while_there_is_progress(
