@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`provisioner`: the five tasks, the cluster's state and a whole cluster in one terminal, for people.
+
+::
+
+    entry       the command group and its exit codes      exits      errors -> exit code, sentence and hint
+    cluster     what commands talk to: Redis, Celery      answers    send a task by name and wait, showing progress
+    verbs       provision, destroy, prune, recover, pull
+    views       ps, nodes, lock, images, inspect          stored     what the local store holds, as values
+    output      JSON or tables                            tables     what people see
+    up          up, redis                                 supervisor several programs, started and stopped in order
+    demo        the main job end to end                   demo_*     its parts
+
+Exit codes: 0 done; 1 the task failed; 2 the command line or a setting is wrong; 3 nobody answered (in time, or at all);
+130 interrupted.
+"""
+
+from worker.cli.entry import main
+
+__all__ = ["main"]

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people see: values in, rich tables out."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from worker.cli.output import age_text, short_digest, size_text
+from worker.cli.stored import StoredImageView, StoreView
+from worker.container_view import ContainerState, ContainerView
+from worker.lock import LockView
+from worker.nodes import NodeStatus
+
+_STATE_STYLES = {
+    ContainerState.PROVISIONING: "yellow",
+    ContainerState.PROVISIONED: "green",
+    ContainerState.DESTROYING: "red",
+    ContainerState.HOLDER: "dim",
+}
+
+
+def _table(*columns: str, title: str | None = None, right: Iterable[str] = ()) -> Table:
+    """Start a table; cells fold rather than being cut, since people copy ids and paths from them."""
+    table = Table(box=box.SIMPLE_HEAD, title=title and escape(title), title_justify="left", pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold", justify="right" if name in set(right) else "left")
+    return table
+
+
+def facts(document: Mapping[str, Any], *, title: str | None = None) -> Table:
+    """One object: its keys and values below each other, the empty ones left out."""
+    table = Table(box=None, show_header=False, pad_edge=False, title=title and escape(title), title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for key, value in document.items():
+        if value not in (None, "", [], (), {}):
+            table.add_row(Text(key), Text(_line(value)))
+    return table
+
+
+def _line(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "\n".join(f"{key}: {item}" for key, item in value.items())
+    return "\n".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def provisioned_table(info: Mapping[str, Any]) -> Table:
+    """A ProvisionInfo."""
+    hidden = {"layers": len(info["layers"]), "docker_manifest": None, "appc_manifest": None}
+    return facts({**info, **hidden})
+
+
+def containers_table(views: Sequence[ContainerView]) -> Table:
+    """Containers, as `ps` lists them."""
+    table = _table("container", "state", "node", "rootfs", "changed", "note", title=_counted(len(views), "container"))
+    for view in views:
+        state = Text(view.state, style=_STATE_STYLES[view.state])
+        rootfses = Text("\n".join(f"{name}: {image}" for name, image in {**view.images, **view.pending}.items()))
+        table.add_row(str(view.container_id), state, view.node, rootfses, age_text(view.changed_ms), Text(_note(view)))
+    return table
+
+
+def _note(view: ContainerView) -> str:
+    if view.last_error:
+        return f"attempt {view.attempts} failed: {view.last_error}"
+    return f"waits for {view.waits_for}" if view.waits_for else ""
+
+
+def nodes_table(statuses: Sequence[NodeStatus]) -> Table:
+    """Nodes ever seen."""
+    table = _table("node", "state", "seen", "backends", "store", "free", "version", right=["free"])
+    for status in statuses:
+        state = Text("live", style="green") if status.is_live else Text("gone", style="red")
+        if status.is_live and not status.is_recovered:
+            state = Text("recovering", style="yellow")
+        view = status.view
+        store, free = view.store_id[:12], size_text(view.free_bytes)
+        table.add_row(view.name, state, age_text(status.seen_ms), " ".join(view.backends), store, free, view.version)
+    return table
+
+
+def lock_table(store_id: str, view: LockView) -> Table:
+    """Who holds the lock of a store and who waits for it, first come first."""
+    quarantine = f", quarantined for {view.quarantine_seconds:.0f} s" if view.quarantine_seconds else ""
+    title = f"lock of store {store_id[:12]}: {_summary(view)}, token {view.token}{quarantine}"
+    table = _table("", "mode", "owner", "for", "lease left", title=title, right=["for", "lease left"])
+    for role, parties in (("holds", view.holders), ("waits", view.waiters)):
+        for party in parties:
+            ages = f"{party.age_seconds:.1f} s", f"{party.remaining_seconds:.1f} s"
+            table.add_row(role, party.mode.value, Text(party.owner), *ages)
+    return table
+
+
+def _summary(view: LockView) -> str:
+    return f"{len(view.holders)} hold, {len(view.waiters)} wait" if view.holders or view.waiters else "free"
+
+
+def images_table(store: StoreView) -> Table:
+    """The images of a store, with a sum in which shared layers count once."""
+    summary = f"{_counted(len(store.images), 'image')}, {_counted(store.layers, 'layer')}"
+    title = f"store {store.store_dir}: {summary}, {size_text(store.disk_bytes)}"
+    right = ["layers", "on disk", "used by"]
+    table = _table("image", "digest", "layers", "on disk", "used by", "state", title=title, right=right)
+    for image in store.images:
+        references = Text("\n".join(reference.reference for reference in image.references) or "(no reference)")
+        size, used = size_text(image.disk_bytes), str(len(image.owners))
+        table.add_row(references, short_digest(image.digest), str(len(image.layers)), size, used, _state(image))
+    return table
+
+
+def _state(image: StoredImageView) -> Text:
+    if image.error:
+        return Text(image.error, style="red")
+    if not image.missing:
+        return Text("complete", style="green")
+    return Text("misses " + " ".join(short_digest(layer) for layer in image.missing), style="yellow")
+
+
+def stores_pruned_table(stores: Sequence[Mapping[str, Any]], *, is_dry_run: bool) -> Table:
+    """What a prune took, or would take, from each store."""
+    verb = "would be freed" if is_dry_run else "freed"
+    table = _table("store", "node", "images", "layers", verb, "others waited", right=["images", "layers", verb])
+    for store in stores:
+        counts = str(len(store["images"])), str(len(store["layers"])), size_text(store["bytes_freed"])
+        table.add_row(store["store"][:12], store["node"], *counts, f"{store['exclusive_ms']:.1f} ms")
+    return table
+
+
+def nodes_recovered_table(nodes: Sequence[Mapping[str, Any]]) -> Table:
+    """What each node found and did."""
+    table = _table("node", "kept", "remounted", "destroyed", "leftovers cleaned")
+    for node in nodes:
+        lists = (Text("\n".join(node[key]) or "-") for key in ("kept", "remounted", "destroyed"))
+        table.add_row(node["node"], *lists, str(node["cleaned"]))
+    return table
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
