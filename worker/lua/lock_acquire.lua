@@ -15,63 +15,50 @@
 
 local owner, mode, lease, floor = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
--- The latest deadline in a set, or nil. Leases are never longer than the longest asked for, so one that is was
--- written before the clock was set back; it is cut down.
-local function latest(key, now, longest)
-  local last = redis.call('ZRANGE', key, 0, 0, 'REV', 'WITHSCORES')
-  if not last[1] or tonumber(last[2]) <= now + longest then
-    return tonumber(last[2])
-  end
-  for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. digits(now + longest), '+inf')) do
-    redis.call('ZADD', key, 'XX', now + longest, member)
-  end
-  return now + longest
+-- The latest deadline in a set, or nil.
+local function latest(deadlines)
+  return tonumber(redis.call('ZRANGE', deadlines, 0, 0, 'REV', 'WITHSCORES')[2])
 end
 
 -- Until when whoever waits ahead of the ticket keeps its place, or nil if nobody does.
-local function ahead(queue, ticket, now, longest)
+local function ahead(queue, ticket)
   local first = redis.call('ZRANGEBYSCORE', queue, '-inf', ticket and '(' .. ticket or '+inf', 'LIMIT', 0, 1)
-  if first[1] then
-    latest(WAITING, now, longest)
-    return tonumber(redis.call('ZSCORE', WAITING, first[1]))
-  end
+  return first[1] and tonumber(redis.call('ZSCORE', WAITING, first[1]))
 end
 
 -- When what stands in the way lapses at the latest, or nil if nothing does.
-local function blocked_until(now, state, ticket)
-  local writer = latest(HELD.exclusive, now, state.lease)
+local function blocked_until(state, ticket)
+  local writer = latest(HELD.exclusive)
   local quarantined = now < state.quarantine and state.quarantine
   if mode == 'shared' then
-    return writer or not quarantined and ahead(QUEUE.exclusive, ticket, now, state.lease) or nil
+    return writer or not quarantined and ahead(QUEUE.exclusive, ticket) or nil
   end
-  return writer or quarantined or latest(HELD.shared, now, state.lease)
-    or ahead(QUEUE.exclusive, ticket, now, state.lease) or ahead(QUEUE.shared, ticket, now, state.lease)
+  return writer or quarantined or latest(HELD.shared) or ahead(QUEUE.exclusive, ticket) or ahead(QUEUE.shared, ticket)
 end
 
 -- Readers that hold together share the token of their phase, so a resource needs to remember one number only: the
--- highest it has seen. Time is in it so that it grows even when the last one is lost.
-local function issue_token(now, state)
+-- highest it has seen. It is the time in microseconds, so that it grows even when the last one is lost; the last one,
+-- and what the resource has seen, are there for when the clock was set back.
+local function issue_token(state)
   local seen = math.max(state.token, floor or 0)
   if mode == 'exclusive' or state.phase ~= 'shared' or state.token < seen then
-    state.token = math.max(seen + 1, now * 1024)
+    state.token = math.max(seen + 1, now_us)
     redis.call('HSET', STATE, 'token', digits(state.token), 'phase', mode)
   end
   return digits(state.token)
 end
 
-local now = server_ms()
 if redis.call('ZSCORE', RELEASED, owner) then
   return { 'released', '0', 0 }
 end
-local is_changed = purge(now)
-local state = open_state(now, lease, floor)
-local left = extend(HELD[mode], owner, now, lease)
+local state = settle(lease, floor)
+local left = extend(HELD[mode], owner, lease)
 if left > 0 then
   return { 'granted', digits(state.token), left }
 end
 
 local ticket = redis.call('ZSCORE', QUEUE[mode], owner)
-local until_ms = blocked_until(now, state, ticket)
+local until_ms = blocked_until(state, ticket)
 if not until_ms then
   if ticket then
     leave_queue(owner)
@@ -86,10 +73,10 @@ else
   -- Asks again within a third of a lease; two thirds let it miss one.
   redis.call('ZADD', WAITING, now + math.ceil(lease * 2 / 3), owner)
 end
-if is_changed then
-  wake(now, state)
+if state.has_changed then
+  wake(state)
 end
 if until_ms then
   return { 'waiting', '0', math.max(1, math.min(until_ms - now, math.floor(lease / 3))) }
 end
-return { 'granted', issue_token(now, state), lease }
+return { 'granted', issue_token(state), lease }

@@ -7,7 +7,7 @@
 --                                  phase       'shared' or 'exclusive': mode of the latest grant
 --                                  ticket      the last one drawn
 --                                  lease       ms, the longest any client asked for
---                                  run         of the server that wrote this
+--                                  run         which run of the server wrote this
 --                                  quarantine  ms; no exclusive grant before this time
 --   <name>:held:shared       ZSET  owner -> ms at which its lease lapses
 --   <name>:held:exclusive    ZSET  owner -> ms at which its lease lapses; at most one
@@ -19,7 +19,7 @@
 --   <name>:released          ZSET  owner -> ms until which a late acquire of it is refused
 --   <name>:bell:<owner>      LIST  an element when the owner should ask again; expires
 --
--- All times are the server's. A phase is a stretch of grants of one mode without a grant of the other between them.
+-- All times are the server's, in ms but for the one in a token. A phase is a stretch of grants of one mode without a grant of the other between them.
 
 local STATE = KEYS[1]
 local HELD = { shared = KEYS[1] .. ':held:shared', exclusive = KEYS[1] .. ':held:exclusive' }
@@ -29,6 +29,9 @@ local SINCE = KEYS[1] .. ':since'
 local CAPPED = KEYS[1] .. ':capped'
 local RELEASED = KEYS[1] .. ':released'
 local BELL = KEYS[1] .. ':bell:'
+
+local now_us = server_us()
+local now = math.floor(now_us / 1000)
 
 -- Numbers beyond 10^14 would otherwise be written as 1.79e+15.
 local function digits(number)
@@ -42,31 +45,11 @@ local function leave_queue(owner)
   redis.call('DEL', BELL .. owner)
 end
 
--- Forget leases and waiters that are past their time. Returns whether there were any. O(expired).
-local function purge(now)
-  local expired = 0
-  for _, held in pairs(HELD) do
-    for _, owner in ipairs(redis.call('ZRANGEBYSCORE', held, '-inf', now)) do
-      redis.call('ZREM', held, owner)
-      redis.call('HDEL', SINCE, owner)
-      redis.call('HDEL', CAPPED, owner)
-      expired = expired + 1
-    end
-  end
-  for _, owner in ipairs(redis.call('ZRANGEBYSCORE', WAITING, '-inf', now)) do
-    leave_queue(owner)
-    redis.call('HDEL', SINCE, owner)
-    expired = expired + 1
-  end
-  redis.call('ZREMRANGEBYSCORE', RELEASED, '-inf', now)
-  return expired > 0
-end
-
 -- Read the state; begin a new one if the server lost it, and a quarantine if it may have lost part of it.
 --   lease  ms the caller asks for, or 0
 --   floor  the highest token the caller's resource has seen, or nil if it cannot say
 -- A resource that has seen no token at all was never written under a lock, so nobody can still be holding one.
-local function open_state(now, lease, floor)
+local function open_state(lease, floor)
   local row = redis.call('HMGET', STATE, 'token', 'phase', 'lease', 'run', 'quarantine')
   local state = {
     token = tonumber(row[1] or 0), phase = row[2], lease = tonumber(row[3] or 0), run = row[4],
@@ -91,8 +74,38 @@ local function open_state(now, lease, floor)
   return state
 end
 
+-- Forget leases and waiters that are past their time. Returns whether there were any. A deadline further away than the
+-- longest lease was written before the clock was set back; it is cut down. O(expired).
+local function purge(longest)
+  local expired = 0
+  for _, deadlines in ipairs({ HELD.shared, HELD.exclusive, WAITING }) do
+    for _, owner in ipairs(redis.call('ZRANGEBYSCORE', deadlines, '-inf', now)) do
+      redis.call('ZREM', deadlines, owner)
+      redis.call('HDEL', SINCE, owner)
+      redis.call('HDEL', CAPPED, owner)
+      if deadlines == WAITING then
+        leave_queue(owner)
+      end
+      expired = expired + 1
+    end
+    for _, owner in ipairs(redis.call('ZRANGEBYSCORE', deadlines, '(' .. digits(now + longest), '+inf')) do
+      redis.call('ZADD', deadlines, 'XX', now + longest, owner)
+    end
+  end
+  redis.call('ZREMRANGEBYSCORE', RELEASED, '-inf', now)
+  return expired > 0
+end
+
+-- What every transition begins with: state and sets as they are at this time. Sets state.has_changed if somebody's
+-- time was over.
+local function settle(lease, floor)
+  local state = open_state(lease, floor)
+  state.has_changed = purge(state.lease)
+  return state
+end
+
 -- Renew the lease of an owner. Returns the ms it has left, 0 if it lapsed: it never comes back.
-local function extend(held, owner, now, lease)
+local function extend(held, owner, lease)
   local deadline = tonumber(redis.call('ZSCORE', held, owner) or 0)
   if deadline <= now then
     return 0
@@ -104,7 +117,7 @@ end
 
 -- Ring those whose turn it is: the readers ahead of the first waiting writer, or that writer. They ask again and are
 -- granted then. Who is rung and stays silent for a third of a lease loses its place. O(rung).
-local function wake(now, state)
+local function wake(state)
   if redis.call('ZCARD', HELD.exclusive) > 0 then
     return
   end

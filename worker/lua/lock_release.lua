@@ -13,9 +13,7 @@
 
 local owner, lease = ARGV[1], tonumber(ARGV[2])
 
-local now = server_ms()
-purge(now)
-local state = open_state(now, lease, nil)
+local state = settle(lease, nil)
 local answer = redis.call('ZSCORE', RELEASED, owner) and 'already' or 'lost'
 if redis.call('ZREM', HELD.shared, owner) + redis.call('ZREM', HELD.exclusive, owner) > 0 then
   redis.call('HDEL', CAPPED, owner)
@@ -26,5 +24,5 @@ elseif redis.call('ZREM', WAITING, owner) > 0 then
 end
 redis.call('HDEL', SINCE, owner)
 redis.call('ZADD', RELEASED, now + lease, owner)
-wake(now, state)
+wake(state)
 return answer

@@ -10,14 +10,12 @@
 
 local lease = tonumber(ARGV[1])
 
-local now = server_ms()
-local is_changed = purge(now)
-local state = open_state(now, lease, nil)
+local state = settle(lease, nil)
 local left = {}
 for i = 2, #ARGV, 2 do
-  left[#left + 1] = extend(HELD[ARGV[i]], ARGV[i + 1], now, lease)
+  left[#left + 1] = extend(HELD[ARGV[i]], ARGV[i + 1], lease)
 end
-if is_changed then
-  wake(now, state)
+if state.has_changed then
+  wake(state)
 end
 return left

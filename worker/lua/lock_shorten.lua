@@ -11,12 +11,11 @@
 
 local owner = ARGV[1]
 
-local now = server_ms()
-purge(now)
-local deadline = redis.call('ZSCORE', HELD.shared, owner) or redis.call('ZSCORE', HELD.exclusive, owner)
-if not deadline then
+local deadline = tonumber(
+  redis.call('ZSCORE', HELD.shared, owner) or redis.call('ZSCORE', HELD.exclusive, owner) or 0)
+if deadline <= now then
   return -1
 end
-local cap = math.max(tonumber(deadline), now + tonumber(ARGV[2]))
+local cap = math.max(deadline, now + tonumber(ARGV[2]))
 redis.call('HSET', CAPPED, owner, digits(cap))
 return cap - now

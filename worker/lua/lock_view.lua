@@ -8,7 +8,6 @@
 --
 -- O(holders + waiters).
 
-local now = server_ms()
 
 local function append(rows, owner, mode, deadline)
   if deadline > now then
