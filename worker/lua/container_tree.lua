@@ -92,13 +92,16 @@ local function node_of(id)
   return get(id, 'node') or get(id:match('^[^.]+'), 'node')
 end
 
+-- Every call gives a later changed_ms, also within a millisecond or after the clock was set back: who has seen a
+-- container can tell that it is unchanged.
 local function set_state(id, state)
-  local old = get(id, 'state')
-  if old and old ~= state then
-    redis.call('ZREM', index_of(old), id)
+  local old = redis.call('HMGET', hash_of(id), 'state', 'changed_ms')
+  if old[1] and old[1] ~= state then
+    redis.call('ZREM', index_of(old[1]), id)
   end
-  redis.call('HSET', hash_of(id), 'state', state, 'changed_ms', NOW)
-  redis.call('ZADD', index_of(state), NOW, id)
+  local changed_ms = string.format('%.0f', math.max(NOW_MS, (old[2] or 0) + 1))
+  redis.call('HSET', hash_of(id), 'state', state, 'changed_ms', changed_ms)
+  redis.call('ZADD', index_of(state), changed_ms, id)
 end
 
 local function create(id, node, generation)
