@@ -14,7 +14,7 @@ from typing_extensions import override
 from worker.backend import Backend
 from worker.backends.probe import probe_dir, probe_lower_dir
 from worker.backends.stack import check_stack, make_upper_dir, take_down
-from worker.errors import ProvisionerError
+from worker.errors import MountFailed, ProvisionerError
 from worker.image import LayerFormat, LowerDir
 from worker.linux.durable import reporting_full_disk
 from worker.linux.mount import (
@@ -26,8 +26,16 @@ from worker.linux.mount import (
     mount_in_one_page,
     receive_and_share,
     repair_propagation,
+    unmount_tree,
 )
-from worker.linux.statfs import filesystem_type, is_mount_point, knows_filesystem, may_mount, tells_entry_types
+from worker.linux.statfs import (
+    filesystem_type,
+    is_mount_point,
+    is_read_only_mount,
+    knows_filesystem,
+    may_mount,
+    tells_entry_types,
+)
 from worker.paths import RootfsPaths
 
 _PARAMETERS_DIR = Path("/sys/module/overlay/parameters")
@@ -68,13 +76,15 @@ class OverlayBackend(Backend):
         self, lower_dirs: Sequence[LowerDir], rootfs_paths: RootfsPaths, *, is_read_only: bool
     ) -> tuple[Path, ...]:
         check_stack(self, lower_dirs)
-        if not is_mount_point(rootfs_paths.rootfs_dir):
+        if is_mount_point(rootfs_paths.rootfs_dir):
+            repair_propagation(rootfs_paths.rootfs_dir)
+        else:
             _make_dirs(lower_dirs, rootfs_paths, is_read_only=is_read_only)
             lower_paths = [lower_dir.path for lower_dir in lower_dirs]
             _mount(lower_paths, rootfs_paths, is_read_only=is_read_only)
             receive_and_share(rootfs_paths.rootfs_dir)
-        else:
-            repair_propagation(rootfs_paths.rootfs_dir)
+        if not is_read_only:
+            _check_writable(rootfs_paths)
         return self.ephemeral_volumes(rootfs_paths, is_read_only=is_read_only)
 
     @override
@@ -154,6 +164,25 @@ def _mount(lower_paths: Sequence[Path], rootfs_paths: RootfsPaths, *, is_read_on
     except UnknownOption:
         older = plan_mount_in_one_page(lower_paths, rootfs_paths, is_read_only=is_read_only, parameters=parameters)
         mount_in_one_page(older)
+
+
+def _check_writable(rootfs_paths: RootfsPaths) -> None:
+    """Take a mount down again that came out read-only: the kernel's answer when it cannot write to the work directory.
+
+    Source: kernel 6.12, fs/overlayfs/super.c, "mounting read-only".
+
+    Raises:
+        StorageExhausted: Because the filesystem is full.
+        MountFailed: For another reason, which the kernel's log has.
+    """
+    if not is_read_only_mount(rootfs_paths.rootfs_dir):
+        return
+    unmount_tree(rootfs_paths.rootfs_dir)
+    with reporting_full_disk(rootfs_paths.work_dir):
+        trial = rootfs_paths.rootfs_home / "trial"
+        trial.mkdir(exist_ok=True)
+        trial.rmdir()
+    raise MountFailed(target=str(rootfs_paths.rootfs_dir), reason="overlayfs cannot write to its work directory")
 
 
 def _parameters() -> frozenset[str]:

@@ -14,7 +14,7 @@ from worker.linux.openat2 import open_directory_on_mount
 
 _BLOCK_BYTES = 512
 _SHOWN_FAILURES = 10
-_WALKS = 3
+_WALKS = 5
 
 
 def remove_tree(path: Path) -> int:
@@ -36,10 +36,9 @@ def remove_tree(path: Path) -> int:
     for _ in range(_WALKS):
         removal.failures.clear()
         if removal.run() and not removal.failures:
-            break
-    if removal.failures:
-        raise RemovalFailed(path=str(path), failures="; ".join(removal.failures[:_SHOWN_FAILURES]))
-    return removal.freed_bytes
+            return removal.freed_bytes
+    failures = removal.failures[:_SHOWN_FAILURES] or ["it is being changed"]
+    raise RemovalFailed(path=str(path), failures="; ".join(failures))
 
 
 @dataclass(slots=True)

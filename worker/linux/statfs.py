@@ -95,7 +95,8 @@ def is_read_only_mount(path: Path) -> bool:
 def tells_entry_types(directory: Path) -> bool:
     """Tell whether listing `directory` gives the entries' types (d_type), without which overlayfs shows whiteouts.
 
-    An XFS made with ftype=0 does not, but for `.` and `..`: the directory must have an entry of its own.
+    An XFS made with ftype=0 does not, nor an ext4 made without filetype. Some tell the types of `.` and `..` all the
+    same: the directory must have an entry of its own.
     """
     return all(kind != _DT_UNKNOWN for kind in _entry_kinds(directory))
 
