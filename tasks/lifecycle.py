@@ -11,12 +11,12 @@ import time
 from typing import Any
 
 from celery import bootsteps
-from celery.signals import celeryd_init, worker_init
+from celery.signals import celeryd_after_setup, celeryd_init
 
 import worker
 from tasks.recovery import recover_node
 from worker.celery import app
-from worker.errors import TransientError
+from worker.errors import PermanentError, TransientError
 from worker.nodes import NodeView
 from worker.runtime import process_nodes, process_provisioner
 from worker.settings import Settings, process_settings
@@ -33,11 +33,11 @@ def name_worker(instance: Any, **_: object) -> None:
         instance.hostname = f"provisioner@{process_settings().node}"
 
 
-@worker_init.connect  # type: ignore[untyped-decorator]
+@celeryd_after_setup.connect  # type: ignore[untyped-decorator]
 def recover_at_start(**_: object) -> None:
     """Recover the node; while Redis is away, wait for it as the worker itself would.
 
-    An error that a retry does not help ends the worker's start, with its sentence.
+    Runs once logging is set up and before the pool is started. An error that a retry does not help ends the worker.
     """
     settings, pause = process_settings(), 0.5
     while True:
@@ -47,6 +47,9 @@ def recover_at_start(**_: object) -> None:
             _log.warning("recovery of node %s waits: %s", settings.node, error)
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        except PermanentError as error:
+            # SystemExit, because Celery logs a signal handler's other exceptions and goes on.
+            raise SystemExit(f"node {settings.node} cannot start: {error}") from error
         else:
             _log.info("node %s recovered: %s", settings.node, answer)
             return

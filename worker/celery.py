@@ -12,7 +12,7 @@ from kombu.entity import Queue
 from worker.settings import Settings, process_settings
 
 PROVISION_QUEUE = "provision"
-TASK_MODULES = ("tasks.rootfs", "tasks.images", "tasks.recovery", "tasks.lifecycle")
+TASK_MODULES = ("tasks.rootfs", "tasks.images", "tasks.recovery", "tasks.lifecycle", "tasks.liveness")
 
 
 def make_config(settings: Settings) -> dict[str, Any]:
@@ -27,7 +27,13 @@ def make_config(settings: Settings) -> dict[str, Any]:
     return {
         "broker_url": settings.redis_url,
         "result_backend": settings.redis_url,
-        "broker_transport_options": {"visibility_timeout": settings.visibility_timeout_seconds, **timeouts},
+        "broker_transport_options": {
+            "visibility_timeout": settings.visibility_timeout_seconds,
+            # Look for a dead worker's messages ten times per timeout; kombu's default is every 100 seconds.
+            "unacked_restore_interval": max(1, settings.visibility_timeout_seconds // 10),
+            "unacked_restore_throttle": 1,
+            **timeouts,
+        },
         "redis_socket_timeout": settings.redis_timeout_seconds,
         "redis_socket_connect_timeout": settings.redis_timeout_seconds,
         "redis_socket_keepalive": True,

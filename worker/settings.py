@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     registry_timeout_seconds: float = Field(30.0, gt=0, description="Longest silence on a registry connection.")
     registry_attempts: int = Field(4, ge=1, description="Tries of one registry request inside one task.")
 
-    visibility_timeout_seconds: int = Field(3600, ge=10, description="A task unacknowledged for longer runs again.")
+    visibility_timeout_seconds: int = Field(60, ge=5, description="A dead worker's tasks run again after this.")
     lease_seconds: float = Field(30.0, ge=1, description="Lease of the cluster lock; renewed at one third.")
     lock_timeout_seconds: float = Field(60.0, gt=0, description="Longest wait for the cluster lock in one attempt.")
     redis_timeout_seconds: float = Field(5.0, gt=0, description="Longest wait for one Redis command.")
