@@ -184,6 +184,12 @@ def test_a_certificate_does_not_get_better_by_retrying(text: str, error: type[Ex
         raise SSLError(ssl.SSLError(1, text))
 
 
+def test_plain_http_behind_https_is_explained(channel: Channel, server: OddServer) -> None:
+    """The usual cause is a registry that the settings should name as insecure."""
+    with pytest.raises(RegistryUnusable, match="insecure registry"):
+        channel.get(f"https://{server.host}/a", headers={}).__enter__()
+
+
 def test_a_peer_that_trickles_is_noticed() -> None:
     """Each window must bring something; a good one does not pay for a bad one after it."""
     now = [0.0]
