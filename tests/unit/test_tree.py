@@ -4,8 +4,6 @@
 import ast
 from pathlib import Path
 
-import pytest
-
 REPOSITORY_DIR = Path(__file__).resolve().parents[2]
 UNIT_DIR = REPOSITORY_DIR / "tests" / "unit"
 
@@ -64,24 +62,29 @@ def imported_modules(path: Path) -> set[str]:
     return names
 
 
-@pytest.fixture(scope="module")
-def imported() -> set[str]:
-    """What all test modules import."""
-    return set().union(*(imported_modules(path) for path in (REPOSITORY_DIR / "tests").rglob("*.py")))
-
-
-@pytest.mark.parametrize("module", source_modules())
-def test_every_source_module_has_tests(module: str, imported: set[str]) -> None:
+def test_every_source_module_has_tests() -> None:
     """Each is mirrored by a test module or imported by one, or the table says through what it is tested."""
-    name = module.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-    through = [
-        TESTED_THROUGH[str(path)] for path in (Path(module), *Path(module).parents) if str(path) in TESTED_THROUGH
-    ]
-    mirror = mirror_of(module)
+    imported = set().union(*(imported_modules(path) for path in (REPOSITORY_DIR / "tests").rglob("*.py")))
 
-    assert mirror.is_file() or name in imported or any(has_tests(REPOSITORY_DIR / path) for path in through), (
-        f"{module} has no {mirror.relative_to(REPOSITORY_DIR)}, and no word on where else it is tested"
-    )
+    bare = [module for module in source_modules() if not (is_mirrored(module) or dotted(module) in imported)]
+
+    assert [module for module in bare if not is_tested_through(module)] == []
+
+
+def is_mirrored(module: str) -> bool:
+    """Tell whether the module has a test module of its own."""
+    return mirror_of(module).is_file()
+
+
+def dotted(module: str) -> str:
+    """Return the name by which a module is imported."""
+    return module.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def is_tested_through(module: str) -> bool:
+    """Tell whether the table names tests for the module, or for a package it is in, and they are there."""
+    paths = [str(path) for path in (Path(module), *Path(module).parents)]
+    return any(has_tests(REPOSITORY_DIR / TESTED_THROUGH[path]) for path in paths if path in TESTED_THROUGH)
 
 
 def has_tests(path: Path) -> bool:
