@@ -7,7 +7,7 @@ Source: kernel 6.12, Documentation/filesystems/overlayfs.rst and fs/overlayfs/pa
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 from typing_extensions import override
 
@@ -76,15 +76,12 @@ class OverlayBackend(Backend):
         self, lower_dirs: Sequence[LowerDir], rootfs_paths: RootfsPaths, *, is_read_only: bool
     ) -> tuple[Path, ...]:
         check_stack(self, lower_dirs)
-        if is_mount_point(rootfs_paths.rootfs_dir):
+        if _is_shown(rootfs_paths, is_read_only=is_read_only):
             repair_propagation(rootfs_paths.rootfs_dir)
         else:
             _make_dirs(lower_dirs, rootfs_paths, is_read_only=is_read_only)
-            lower_paths = [lower_dir.path for lower_dir in lower_dirs]
-            _mount(lower_paths, rootfs_paths, is_read_only=is_read_only)
+            _mount([lower_dir.path for lower_dir in lower_dirs], rootfs_paths, is_read_only=is_read_only)
             receive_and_share(rootfs_paths.rootfs_dir)
-        if not is_read_only:
-            _check_writable(rootfs_paths)
         return self.ephemeral_volumes(rootfs_paths, is_read_only=is_read_only)
 
     @override
@@ -164,20 +161,31 @@ def _mount(lower_paths: Sequence[Path], rootfs_paths: RootfsPaths, *, is_read_on
     except UnknownOption:
         older = plan_mount_in_one_page(lower_paths, rootfs_paths, is_read_only=is_read_only, parameters=parameters)
         mount_in_one_page(older)
+    if not _is_shown(rootfs_paths, is_read_only=is_read_only):
+        _explain_read_only(rootfs_paths)
 
 
-def _check_writable(rootfs_paths: RootfsPaths) -> None:
-    """Take a mount down again that came out read-only: the kernel's answer when it cannot write to the work directory.
+def _is_shown(rootfs_paths: RootfsPaths, *, is_read_only: bool) -> bool:
+    """Tell whether the rootfs is mounted as wanted, and take down one that came out read-only.
 
+    That is the kernel's answer when it cannot write to the work directory, such as on a full disk.
     Source: kernel 6.12, fs/overlayfs/super.c, "mounting read-only".
+    """
+    if not is_mount_point(rootfs_paths.rootfs_dir):
+        return False
+    if is_read_only or not is_read_only_mount(rootfs_paths.rootfs_dir):
+        return True
+    unmount_tree(rootfs_paths.rootfs_dir)
+    return False
+
+
+def _explain_read_only(rootfs_paths: RootfsPaths) -> NoReturn:
+    """Write to the filesystem as overlayfs did.
 
     Raises:
-        StorageExhausted: Because the filesystem is full.
-        MountFailed: For another reason, which the kernel's log has.
+        StorageExhausted: It is full.
+        MountFailed: It is not; the kernel's log has the reason.
     """
-    if not is_read_only_mount(rootfs_paths.rootfs_dir):
-        return
-    unmount_tree(rootfs_paths.rootfs_dir)
     with reporting_full_disk(rootfs_paths.work_dir):
         trial = rootfs_paths.rootfs_home / "trial"
         trial.mkdir(exist_ok=True)

@@ -27,7 +27,7 @@ from pathlib import Path
 from worker.errors import MountFailed
 from worker.linux import libc
 from worker.linux.durable import reporting_full_disk
-from worker.linux.mountinfo import MountPoint, mounts_at_or_below, read_mounts
+from worker.linux.mountinfo import MountPoint, mounts_at_or_below
 
 _FSOPEN_CLOEXEC = 1
 _FSMOUNT_CLOEXEC = 1
@@ -186,18 +186,19 @@ def receive_and_share(target: Path) -> None:
 def repair_propagation(target: Path) -> None:
     """Complete what a caller killed inside `receive_and_share` left half done.
 
-    Done blindly a second time, MS_SLAVE would make the mount a slave of its own copies.
+    A mount that is shared is left alone: a second MS_SLAVE would make it a slave of the copies that containers have of
+    it. So one whose maker was killed before the first step, under a shared parent, stays a peer of the copies that the
+    parent's peers got; nobody can tell it from a finished one.
 
     Raises:
         MountFailed: Nothing is mounted there, or the kernel refused.
     """
-    mount, parent = _top_mount(target)
-    with _reporting(target):
-        if parent is not None and parent.is_shared and not mount.is_slave:
-            libc.call("mount", None, os.fsencode(target), None, _MS_SLAVE, None)
-            mount, _ = _top_mount(target)
-        if not mount.is_shared:
-            libc.call("mount", None, os.fsencode(target), None, _MS_SHARED, None)
+    real_target = target.parent.resolve() / target.name
+    stacked = [mount for mount in mounts_at_or_below(real_target) if mount.path == real_target]
+    if not stacked:
+        raise MountFailed(target=str(target), reason="nothing is mounted there")
+    if not stacked[0].is_shared:
+        receive_and_share(target)
 
 
 def unmount_tree(path: Path) -> int:
@@ -292,16 +293,6 @@ def _bind_in_two_steps(bind: BindMount) -> None:
     target = os.fsencode(bind.target)
     libc.call("mount", os.fsencode(bind.source), target, None, _MS_BIND, None)
     libc.call("mount", None, target, None, _MS_BIND | _MS_REMOUNT | bind.flags.value, None)
-
-
-def _top_mount(target: Path) -> tuple[MountPoint, MountPoint | None]:
-    real_target = target.parent.resolve() / target.name
-    mounts = read_mounts()
-    stacked = [mount for mount in mounts_at_or_below(real_target, mounts) if mount.path == real_target]
-    if not stacked:
-        raise MountFailed(target=str(target), reason="nothing is mounted there")
-    parents = {mount.mount_id: mount for mount in mounts}
-    return stacked[0], parents.get(stacked[0].parent_id)
 
 
 @contextmanager

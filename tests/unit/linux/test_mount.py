@@ -2,6 +2,7 @@
 """Mounts appear complete or not at all, and go whatever is in the way."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -153,33 +154,46 @@ def test_bind_of_nothing_is_a_mount_failure(tmp_path: Path) -> None:
     assert not is_mount_point(tmp_path)
 
 
-def _shared_parent(parent: Path) -> Path:
-    """Mount something shared and return a directory in it."""
+def _top(target: Path) -> MountPoint:
+    return next(mount for mount in mounts_at_or_below(target) if mount.path == target)
+
+
+@pytest.fixture
+def shared_parent(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+    """Two peers, as a host's mount and its copy in another namespace are."""
+    parent, peer = _dirs(tmp_path, "parent", "peer")
     mount_filesystem(_tmpfs(parent))
     receive_and_share(parent)
-    (target,) = _dirs(parent, "target")
-    return target
-
-
-def _top(target: Path) -> MountPoint:
-    return mounts_at_or_below(target)[0]
-
-
-def test_mount_under_a_shared_parent_becomes_its_slave_and_shared(tmp_path: Path) -> None:
-    """As the ancestor did: what the host does arrives, what the container does stays."""
-    target = _shared_parent(tmp_path)
-    mount_filesystem(_tmpfs(target))
-
-    receive_and_share(target)
-
-    assert _top(target).is_shared
+    libc.call("mount", os.fsencode(parent), os.fsencode(peer), None, mounts._MS_BIND, None)
+    _dirs(parent, "target/inside")
+    yield parent / "target", peer / "target"
     unmount_tree(tmp_path)
 
 
+def test_unmounts_arrive_and_mounts_do_not_spread(shared_parent: tuple[Path, Path]) -> None:
+    """What the host takes down goes in its peers too; what is mounted in the rootfs stays there."""
+    target, copy = shared_parent
+    mount_filesystem(_tmpfs(target))
+    receive_and_share(target)
+    (inside,) = _dirs(target, "inside")
+    mount_filesystem(_tmpfs(inside))
+    mount = _top(target)
+    spread = is_mount_point(copy), is_mount_point(copy / "inside")
+
+    unmount_tree(copy)
+
+    assert (mount.is_slave, spread) == (True, (True, False))
+    assert not is_mount_point(target)
+
+
 @pytest.mark.parametrize("done", [(), (mounts._MS_SLAVE,), (mounts._MS_SLAVE, mounts._MS_SHARED)])
-def test_half_done_propagation_is_completed(tmp_path: Path, done: tuple[int, ...]) -> None:
-    """Wherever its maker was killed, the mount ends as if it had not been; a second repair changes nothing."""
-    target = _shared_parent(tmp_path)
+@pytest.mark.parametrize("is_parent_shared", [False, True])
+def test_half_done_propagation_is_completed(
+    tmp_path: Path, shared_parent: tuple[Path, Path], done: tuple[int, ...], *, is_parent_shared: bool
+) -> None:
+    """Wherever its maker was killed, the mount ends shared; a second repair changes nothing."""
+    (private,) = _dirs(tmp_path, "private")
+    target = shared_parent[0] if is_parent_shared else private
     mount_filesystem(_tmpfs(target))
     for propagation in done:
         libc.call("mount", None, os.fsencode(target), None, propagation, None)
@@ -187,10 +201,12 @@ def test_half_done_propagation_is_completed(tmp_path: Path, done: tuple[int, ...
     repair_propagation(target)
     repaired = _top(target)
     repair_propagation(target)
+    again = _top(target)
+    unmount_tree(private)
 
     assert repaired.is_shared
-    assert _top(target) == repaired
-    unmount_tree(tmp_path)
+    assert repaired.is_slave == (is_parent_shared and done != ())
+    assert again == repaired
 
 
 def test_propagation_of_no_mount_is_a_failure(tmp_path: Path) -> None:

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A probe has the place to itself and leaves no trace."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from worker.backends.probe import probe_dir, probe_lower_dir
+from worker.linux.mount import Mount, mount_filesystem
+from worker.linux.mountinfo import mounts_at_or_below
+
+
+def test_place_is_empty_and_gone_afterwards(tmp_path: Path) -> None:
+    """Also after an exception."""
+
+    def probe() -> None:
+        with probe_dir(tmp_path) as place, probe_lower_dir(tmp_path) as lower:
+            assert list(place.iterdir()) == list(lower.iterdir()) == []
+            (place / "d").mkdir()
+            (lower / "f").touch()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        probe()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.root
+def test_what_a_killed_prober_left_is_cleared(tmp_path: Path) -> None:
+    """Its files and its mounts."""
+    (tmp_path / ".probe" / "rootfs").mkdir(parents=True)
+    (tmp_path / ".probe" / "file").touch()
+    mount_filesystem(Mount(fs_type="tmpfs", source="tmpfs", target=tmp_path / ".probe" / "rootfs"))
+
+    with probe_dir(tmp_path) as probe:
+        assert list(probe.iterdir()) == []
+
+    assert list(tmp_path.iterdir()) == []
+    assert mounts_at_or_below(tmp_path) == ()
+
+
+def test_one_prober_at_a_time(tmp_path: Path) -> None:
+    """Two workers of a node start at once and are not in each other's way."""
+    inside = threading.Semaphore(1)
+
+    def probe(number: int) -> bool:
+        with probe_dir(tmp_path) as place:
+            was_alone = inside.acquire(blocking=False)
+            (place / str(number)).touch()
+            is_alone = [path.name for path in place.iterdir()] == [str(number)]
+            inside.release()
+            return was_alone and is_alone
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(probe, range(12)))
+
+    assert list(tmp_path.iterdir()) == []
