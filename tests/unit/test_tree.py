@@ -44,10 +44,10 @@ def has_functions(path: Path) -> bool:
 
 
 def mirror_of(module: str) -> Path:
-    """Return where a module's tests belong: `worker` is left out, `tasks` is not; a package's are named after it."""
+    """Return where a module's tests belong: `worker` is left out, `tasks` is not; a package's are `test_init.py`."""
     path = Path(module).relative_to("worker") if module.startswith("worker/") else Path(module)
     if path.name == "__init__.py":
-        return UNIT_DIR / path.parent / f"test_{path.parent.name or 'worker'}.py"
+        return UNIT_DIR / path.parent / "test_init.py"
     return UNIT_DIR / path.parent / f"test_{path.name}"
 
 
