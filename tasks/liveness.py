@@ -46,7 +46,7 @@ class MessageLiveness(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery 
 def renew(channel: Any) -> None:
     """Set the delivery time of the channel's unacknowledged messages to now, of those that are still there."""
     now = time.time()
-    tags = {tag: now for tag in list(channel.qos._delivered)}  # noqa: SLF001 - kombu has no other list of them
+    tags = dict.fromkeys(list(channel.qos._delivered), now)  # noqa: SLF001 - kombu has no other list of them
     if not tags:
         return
     try:

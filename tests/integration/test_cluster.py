@@ -68,18 +68,18 @@ def test_a_bad_request_names_its_fault_in_the_callers_result(
     node: Node, scheduler: Scheduler, task: str, keywords: dict[str, object], named: str
 ) -> None:
     """A scheduler without our code sees the error's name and sentence, at once."""
-    with pytest.raises(Exception, match=named) as caught:  # noqa: PT011 - rebuilt by Celery, by name
+    with pytest.raises(Exception, match=named) as caught:
         scheduler.call(task, **keywords)
 
     assert type(caught.value).__name__ in ("InvalidArgument", "ImageNotFound")
     assert files(node.work_dir / "containers") == []
 
 
-def test_positional_arguments_are_refused(node: Node, scheduler: Scheduler) -> None:  # noqa: ARG001 - it must run
+def test_positional_arguments_are_refused(node: Node, scheduler: Scheduler) -> None:
     """Their order is nobody's contract."""
     result = scheduler.app.send_task("provisioner.destroy", args=["c1"], queue="provision")
 
-    with pytest.raises(Exception, match="keyword"):  # noqa: PT011 - rebuilt by Celery, by name
+    with pytest.raises(Exception, match="keyword"):
         result.get(timeout=60)
 
 
@@ -95,7 +95,7 @@ def test_work_reaches_the_node_it_belongs_to(
     child = scheduler.call("provision", container_id="b.child", image=image, queue="node.n1")
     assert child["node"] == "n2"
     assert scheduler.call("provision", container_id="a", image=image, queue="node.n2") == first
-    with pytest.raises(Exception, match="on node n1"):  # noqa: PT011 - rebuilt by Celery, by name
+    with pytest.raises(Exception, match="on node n1"):
         scheduler.call("provision", container_id="a", image=image, node="n2")
 
     recovered = scheduler.call("recover")
@@ -139,14 +139,18 @@ def test_a_100_mb_image_from_a_registry_is_entered_with_chroot(
     """Pulled over HTTP with progress in the task's state, verified, mounted, run, destroyed."""
     busybox = _static_program(tmp_path)
     noise = os.urandom(50_000_000)
-    image = build_image([layer(File("bin/hello", busybox, mode=0o755)), layer(File("a", noise)), layer(File("b", noise[::-1]))])
+    image = build_image(
+        [layer(File("bin/hello", busybox, mode=0o755)), layer(File("a", noise)), layer(File("b", noise[::-1]))]
+    )
     reference = registry.push("big", "latest", image)
 
     result = scheduler.send("provision", container_id="c1", image=reference)
     seen = _progress_until_done(result)
     info = result.get(timeout=60)
 
-    assert subprocess.run(["chroot", info["rootfs"], "/bin/hello"], check=True, capture_output=True).stdout == b"hello\n"
+    assert (
+        subprocess.run(["chroot", info["rootfs"], "/bin/hello"], check=True, capture_output=True).stdout == b"hello\n"
+    )
     assert (Path(info["rootfs"]) / "a").read_bytes() == noise
     assert seen, "no progress was ever shown"
     assert all(set(each) == {"bytes_fetched", "bytes_total", "layers_done", "layers_total"} for each in seen)
@@ -173,7 +177,9 @@ def _static_program(directory: Path) -> bytes:
 
 @pytest.mark.registry
 def test_two_tasks_that_want_the_same_layers_fetch_them_once(
-    node: Node, scheduler: Scheduler, registry: Registry  # noqa: ARG001 - it must run
+    node: Node,
+    scheduler: Scheduler,
+    registry: Registry,
 ) -> None:
     """One request per blob in the registry's log, however many containers start at once."""
     layers = [layer(File(f"file{number}", os.urandom(2_000_000))) for number in range(3)]
@@ -246,9 +252,7 @@ def test_redis_losing_everything_loses_no_container(
 
 
 @pytest.mark.registry
-def test_a_registry_that_is_away_is_retried(
-    node: Node, scheduler: Scheduler, tmp_path: Path
-) -> None:
+def test_a_registry_that_is_away_is_retried(node: Node, scheduler: Scheduler, tmp_path: Path) -> None:
     """Transient: the container shows the attempts and the error, and the task succeeds once the registry is there."""
     from tests.support.ports import free_port  # noqa: PLC0415
     from tests.support.registry_server import registry_server  # noqa: PLC0415

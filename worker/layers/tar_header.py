@@ -9,7 +9,7 @@ import struct
 from typing import NamedTuple
 
 from worker.layers.refusal import Refusal
-from worker.layers.tar_numbers import parse_field
+from worker.layers.tar_numbers import parse_field, parse_repeated_field
 
 BLOCK = 512
 ZERO_BLOCK = bytes(BLOCK)
@@ -59,14 +59,14 @@ def parse_header(block: bytes) -> Header:
     _check_sum(block, checksum)
     return Header(
         name=_text(_prefix(magic, prefix, rest)) + _text(name),
-        mode=parse_field(mode),
-        uid=parse_field(uid),
-        gid=parse_field(gid),
+        mode=parse_repeated_field(mode),
+        uid=parse_repeated_field(uid),
+        gid=parse_repeated_field(gid),
         size=parse_field(size),
         mtime=parse_field(mtime),
         typeflag=typeflag,
         linkname=_text(linkname),
-        device=(parse_field(major), parse_field(minor)) if magic.startswith(b"ustar") else (0, 0),
+        device=(parse_repeated_field(major), parse_repeated_field(minor)) if magic.startswith(b"ustar") else (0, 0),
         block=block,
     )
 

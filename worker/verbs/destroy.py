@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """destroy: a container and everything nested in it, children first."""
 
+from contextlib import suppress
+
 from worker.container_id import ContainerId
 from worker.containers import DestroyKind
-from worker.errors import ContainerDestroying, ProvisionerError, RecordCorrupt, TeardownFailed
+from worker.errors import ContainerDestroying, ProvisionerError, RecordCorrupt, StateLost, TeardownFailed
 from worker.requests import DestroyRequest
 from worker.store.trash import discard, empty_trash
 from worker.verbs.home import Home, existing, nested_ids, remove_empty_ancestors
@@ -22,14 +24,24 @@ def destroy(node: Node, request: DestroyRequest) -> bool | Elsewhere:
     """
     container_id = request.container_id
     outcome = node.containers.begin_destroy(container_id, node=node.name)
-    if outcome.kind is DestroyKind.ELSEWHERE:
-        return Elsewhere(node=str(outcome.node))
     on_disk = [*nested_ids(node.work, container_id), container_id]
-    is_here = node.work.container_dir(container_id.parts).exists()
-    if outcome.kind is DestroyKind.ABSENT and not is_here:
-        return False
+    if outcome.kind is DestroyKind.ABSENT:
+        if not node.work.container_dir(container_id.parts).exists():
+            return False
+        for each in on_disk:
+            _show_again(node, each)
+        outcome = node.containers.begin_destroy(container_id, node=node.name)
+    if outcome.kind is DestroyKind.ELSEWHERE:
+        return Elsewhere(node=outcome.node)
     destroy_all(node, container_id, _children_first({*outcome.order, *on_disk}))
     return True
+
+
+def _show_again(node: Node, container_id: ContainerId) -> None:
+    """Tell Redis of a container that it lost, so that the destroy can be marked there; one without a record cannot."""
+    with suppress(RecordCorrupt, ContainerDestroying), existing(node.work, container_id) as home:
+        rootfses = {name: (entry.info.image, entry.info.to_json()) for name, entry in home.read().rootfses.items()}
+        node.containers.restore(container_id, node=node.name, rootfses=rootfses)
 
 
 def destroy_all(node: Node, container_id: ContainerId, order: list[ContainerId]) -> None:
@@ -64,7 +76,8 @@ def _destroy_one(node: Node, container_id: ContainerId) -> None:
             # No flock: the directory of a mere ancestor, or none at all.
             discard(node.work.container_dir(container_id.parts), node.work.trash_dir)
             remove_empty_ancestors(node.work, container_id)
-    node.containers.finish_destroy(container_id)
+    if not node.containers.finish_destroy(container_id):
+        raise StateLost(container_id=str(container_id), reason="it was provisioned anew, or a nested one is left")
 
 
 def _take_down_all(node: Node, home: Home) -> None:

@@ -140,7 +140,7 @@ def _provision_recorded(node: Node, work: _Provision) -> ProvisionInfo | None:
 def _provision_cold(node: Node, work: _Provision, on_progress: OnProgress) -> ProvisionInfo:
     """Pin, pull, mount; the pin is held, and so known to be alive, until the end."""
     request = work.request
-    watch = DestroyWatch(node.containers, request.container_id)
+    watch = DestroyWatch(node.containers, request.container_id, generation=work.generation)
     credential = node.credential(request.secret)
     with (
         open_image(node, request.image, platform=work.platform, credential=credential) as remote,

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from worker.container_id import ContainerId
-from worker.container_view import ContainerView
+from worker.container_view import ContainerView, RestoreKind
 from worker.errors import InvalidArgument, LeaseLost, LockTimeout, ProvisionerError, RecordCorrupt, StateUnavailable
 from worker.linux.flock import locked
 from worker.oci.digest import Digest
@@ -133,7 +133,9 @@ def _keep(node: Node, home: Home, record: ContainerRecord, result: NodeRecovered
         return
     remounted = [name for name, entry in record.rootfses.items() if bring_back(node, container_id, entry)]
     rootfses = {name: (entry.info.image, entry.info.to_json()) for name, entry in record.rootfses.items()}
-    node.containers.restore(container_id, node=node.name, rootfses=rootfses)
+    shown = node.containers.restore(container_id, node=node.name, rootfses=rootfses)
+    if shown.kind is RestoreKind.ELSEWHERE:
+        _log.error("container %s is here and on node %s; destroy one of them", container_id, shown.node)
     (result.remounted if remounted else result.kept).append(str(container_id))
 
 

@@ -15,19 +15,23 @@ _INTERVAL_SECONDS = 0.5
 class DestroyWatch:
     """Asks Redis at most twice a second, however often and from however many threads it is checked."""
 
-    def __init__(self, containers: Containers, container_id: ContainerId) -> None:
+    def __init__(self, containers: Containers, container_id: ContainerId, *, generation: str) -> None:
         self._containers = containers
         self._container_id = container_id
+        self._generation = generation
         self._lock = threading.Lock()
         self._next = 0.0
 
     def check(self) -> None:
-        """Raise ContainerDestroying once a destroy was begun; without Redis nobody can have begun one."""
+        """Raise ContainerDestroying once a destroy was begun, or is done; without Redis nobody can have begun one.
+
+        A hash that Redis lost looks like a container that is gone. The pull then ends early, and the disk says which.
+        """
         now = time.monotonic()
         with self._lock:
             if now < self._next:
                 return
             self._next = now + _INTERVAL_SECONDS
         with suppress(StateUnavailable):
-            if self._containers.is_destroying(self._container_id):
+            if not self._containers.is_current(self._container_id, generation=self._generation):
                 raise ContainerDestroying(container_id=str(self._container_id))

@@ -25,9 +25,8 @@ def test_the_next_maker_waits_and_may_give_up(tmp_path: Path) -> None:
     def give_up() -> None:
         raise InterruptedError
 
-    with staging(tmp_path / "s"):
-        with pytest.raises(InterruptedError), staging(tmp_path / "s", check=give_up):
-            pass
+    with staging(tmp_path / "s"), pytest.raises(InterruptedError), staging(tmp_path / "s", check=give_up):
+        pass
 
 
 def test_a_sweep_removes_what_a_killed_maker_left_and_nothing_else(tmp_path: Path) -> None:

@@ -23,7 +23,17 @@ from worker.runtime import make_provisioner
 
 pytestmark = [pytest.mark.root, pytest.mark.redis, pytest.mark.timeout(600)]
 
-_EVENTS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "fcntl.flock", "os.link", "os.symlink", "os.setxattr")
+_EVENTS = (
+    "open",
+    "os.rename",
+    "os.mkdir",
+    "os.remove",
+    "os.rmdir",
+    "fcntl.flock",
+    "os.link",
+    "os.symlink",
+    "os.setxattr",
+)
 _LEASE_SECONDS = 1.0
 
 

@@ -89,9 +89,7 @@ def test_the_disk_is_enough(node: Provisioner, image: str, redis_client: redis.R
     _assert_nothing_left(node, redis_client)
 
 
-def test_a_corrupt_record_does_not_keep_a_container(
-    node: Provisioner, image: str, redis_client: redis.Redis
-) -> None:
+def test_a_corrupt_record_does_not_keep_a_container(node: Provisioner, image: str, redis_client: redis.Redis) -> None:
     """Without a record whatever is mounted there goes; the ref falls to the next recover."""
     node.provision({"container_id": "c1", "image": image})
     node.node.work.record_path(("c1",)).write_bytes(b"{")
@@ -155,9 +153,7 @@ class _SlowPuller(Puller):
                 yield chunk[position : position + 10]
 
 
-def test_a_destroy_wins_over_a_pull_under_way(
-    node: Provisioner, tmp_path: Path, redis_client: redis.Redis
-) -> None:
+def test_a_destroy_wins_over_a_pull_under_way(node: Provisioner, tmp_path: Path, redis_client: redis.Redis) -> None:
     """The destroy does not wait for the pull; the pull notices, stops, and leaves nothing."""
     image = small_layout(tmp_path / "layout")
     puller = _SlowPuller(node.node.pullers[Transport.OCI])

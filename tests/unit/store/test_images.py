@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images, references and refs on disk."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.provisioners import small_image
+from worker.errors import RecordCorrupt
+from worker.oci.digest import Digest
+from worker.store.images import RefOwner
+from worker.store.store import Store
+
+_OWNER = RefOwner(node="n1", container_id="c1", name="rootfs")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store."""
+    return Store.open(tmp_path / "store")
+
+
+@pytest.fixture
+def digest(store: Store) -> Digest:
+    """An image in it."""
+    image = small_image()
+    digest = Digest.parse(image.digest)
+    store.images.put(digest, manifest=image.manifest.content, config=image.config.content)
+    return digest
+
+
+def test_an_image_reads_back_as_it_was_put(store: Store, digest: Digest) -> None:
+    """Putting it again changes nothing."""
+    image = small_image()
+    store.images.put(digest, manifest=image.manifest.content, config=image.config.content)
+
+    stored = store.images.get(digest)
+
+    assert stored is not None
+    assert [str(each) for each in stored.layers] == image.diff_ids
+    assert list(store.images.digests()) == [digest]
+    assert store.images.get(Digest.of(b"other")) is None
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "config.json"])
+def test_a_corrupt_image_is_an_error_that_names_its_directory(store: Store, digest: Digest, name: str) -> None:
+    """Neither absent nor usable."""
+    (store.paths.image_dir(str(digest)) / name).write_bytes(b"[]")
+
+    with pytest.raises(RecordCorrupt, match=str(digest)):
+        store.images.get(digest)
+
+
+def test_the_last_resolution_wins_and_corrupt_ones_are_as_none(store: Store, digest: Digest) -> None:
+    """By reference and platform."""
+    store.images.remember("docker.io/library/a:1", platform="linux/amd64", digest=Digest.of(b"old"))
+    store.images.remember("docker.io/library/a:1", platform="linux/amd64", digest=digest)
+
+    assert store.images.resolved("docker.io/library/a:1", platform="linux/amd64") == digest
+    assert store.images.resolved("docker.io/library/a:1", platform="linux/arm64") is None
+    path, found = next(store.images.references())
+    assert (found.reference, found.digest) == ("docker.io/library/a:1", digest)
+    path.write_bytes(b"")
+    assert store.images.resolved("docker.io/library/a:1", platform="linux/amd64") is None
+    assert list(store.images.references()) == []
+
+
+def test_a_held_ref_is_dropped_only_by_force(store: Store, digest: Digest) -> None:
+    """Whoever holds its flock still works on what it stands for."""
+    with store.images.pin(digest, _OWNER):
+        assert not store.images.drop_unheld(digest, _OWNER)
+        assert [owner for _, owner in store.images.refs(digest)] == [_OWNER]
+        with store.images.pin(digest, _OWNER):
+            pass
+
+    assert [owner for _, owner in store.images.refs(digest)] == [_OWNER], "a ref outlives its pin"
+    assert store.images.drop_unheld(digest, _OWNER)
+    assert list(store.images.refs(digest)) == []
+
+    with store.images.pin(digest, _OWNER):
+        store.images.drop(digest, _OWNER)
+        assert list(store.images.refs(digest)) == []
+
+
+def test_a_ref_cut_short_still_counts(store: Store, digest: Digest) -> None:
+    """It keeps the image until recover has looked at it; the next pin completes it."""
+    store.images.ref_path(digest, _OWNER).touch()
+
+    assert [owner for _, owner in store.images.refs(digest)] == [None]
+    store.images.keep(digest, _OWNER)
+    assert [owner for _, owner in store.images.refs(digest)] == [_OWNER]
+
+
+def test_a_store_keeps_its_identity(store: Store, tmp_path: Path) -> None:
+    """Opened again or elsewhere it is the same; a corrupt identity is an error that names the file."""
+    assert Store.open(tmp_path / "store").identity == store.identity
+    assert Store.open(tmp_path / "second").identity != store.identity
+    store.paths.identity_path.write_bytes(b"{}")
+
+    with pytest.raises(RecordCorrupt, match=r"store\.json"):
+        Store.open(tmp_path / "store")
+
+
+def test_a_store_is_its_owners_alone(store: Store) -> None:
+    """Images hold setuid files."""
+    assert store.paths.store_dir.stat().st_mode & 0o077 == 0

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings come from the environment, whole or not at all."""
+
+import pytest
+
+from worker.errors import InvalidArgument
+from worker.settings import Settings, load_settings
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PROVISIONER_PARALLEL_LAYERS", "0"),
+        ("PROVISIONER_PARALLEL_LAYERS", "many"),
+        ("PROVISIONER_WORK_DIR", "relative"),
+        ("PROVISIONER_NODE", "a/b"),
+        ("PROVISIONER_CLUSTER", ""),
+        ("PROVISIONER_LEASE_SECONDS", "-1"),
+    ],
+)
+def test_an_unusable_value_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    """At start, not in the middle of a task."""
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(InvalidArgument, match=variable):
+        load_settings()
+
+
+def test_hosts_are_split_at_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blanks and empty parts do not matter."""
+    monkeypatch.setenv("PROVISIONER_INSECURE_REGISTRIES", "a:5000, b ,")
+
+    assert load_settings().insecure_registries == ("a:5000", "b")
+
+
+def test_keys_share_a_hash_slot() -> None:
+    """The braces are Redis Cluster's."""
+    assert Settings(cluster="blue").key_prefix == "{provisioner:blue}"
+    assert Settings(node="n1").node_queue == "node.n1"
+
+
+def test_every_field_says_what_it_is() -> None:
+    """The README's table is made of the descriptions."""
+    assert all(field.description for field in Settings.model_fields.values())
