@@ -180,6 +180,7 @@ def test_unmounts_arrive_and_mounts_do_not_spread(shared_parent: tuple[Path, Pat
     mount = _top(target)
     spread = is_mount_point(copy), is_mount_point(copy / "inside")
 
+    unmount_tree(inside)
     unmount_tree(copy)
 
     assert (mount.is_slave, spread) == (True, (True, False))
