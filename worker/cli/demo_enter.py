@@ -66,7 +66,7 @@ def run_python(info: Mapping[str, Any]) -> Output:
     done = _run(info, [python, "-I", "-c", PYTHON_PROGRAM], seconds=_SECONDS)
     if done is None or done.returncode != 0:
         raise Failure(f"{python} inside the rootfs failed: {done.stdout if done else 'it took too long'}")
-    return Output(command=f"chroot {info['rootfs']} {python} -c …", text=done.stdout)
+    return Output(command=f"{_shown_chroot()} {info['rootfs']} {python} -c …", text=done.stdout)
 
 
 def run_anything(info: Mapping[str, Any]) -> Output:
@@ -77,7 +77,7 @@ def run_anything(info: Mapping[str, Any]) -> Output:
     for arguments, shown in attempts if _may_chroot() else ():
         done = _run(info, arguments, seconds=_UNKNOWN_SECONDS, is_isolated=True)
         if done is not None and done.stdout and done.returncode == 0:
-            return Output(command=f"chroot {info['rootfs']} {shown}", text=done.stdout)
+            return Output(command=f"{_shown_chroot()} {info['rootfs']} {shown}", text=done.stdout)
     return list_root(info)
 
 
@@ -101,6 +101,10 @@ def _config(info: Mapping[str, Any]) -> Mapping[str, Any]:
 def _may_chroot() -> bool:
     """Tell whether this user may chroot: as root, or as the root of a user namespace."""
     return os.geteuid() == 0 or _ends_well([*_namespaces(is_isolated=False), "true"])
+
+
+def _shown_chroot() -> str:
+    return "chroot" if os.geteuid() == 0 else "unshare --map-root-user chroot"
 
 
 def _namespaces(*, is_isolated: bool) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.markup import escape
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -23,17 +23,22 @@ _STATE_STYLES = {
 }
 
 
-def _table(*columns: str, title: str | None = None, right: Iterable[str] = ()) -> Table:
+def _table(*columns: str, right: Iterable[str] = ()) -> Table:
     """Start a table; cells fold rather than being cut, since people copy ids and paths from them."""
-    table = Table(box=box.SIMPLE_HEAD, title=title and escape(title), title_justify="left", pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         table.add_column(name, overflow="fold", justify="right" if name in set(right) else "left")
     return table
 
 
-def facts(document: Mapping[str, Any], *, title: str | None = None) -> Table:
+def _titled(title: str, table: Table) -> Group:
+    """Put a line above a table, or in the place of an empty one; a table's own title would be cut to its width."""
+    return Group(Text(title, style="bold"), *([table] if table.row_count else ()))
+
+
+def facts(document: Mapping[str, Any]) -> Table:
     """One object: its keys and values below each other, the empty ones left out."""
-    table = Table(box=None, show_header=False, pad_edge=False, title=title and escape(title), title_justify="left")
+    table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for key, value in document.items():
@@ -54,14 +59,14 @@ def provisioned_table(info: Mapping[str, Any]) -> Table:
     return facts({**info, **hidden})
 
 
-def containers_table(views: Sequence[ContainerView]) -> Table:
+def containers_table(views: Sequence[ContainerView]) -> Group:
     """Containers, as `ps` lists them."""
-    table = _table("container", "state", "node", "rootfs", "changed", "note", title=_counted(len(views), "container"))
+    table = _table("container", "state", "node", "rootfs", "changed", "note")
     for view in views:
         state = Text(view.state, style=_STATE_STYLES[view.state])
         rootfses = Text("\n".join(f"{name}: {image}" for name, image in {**view.images, **view.pending}.items()))
         table.add_row(str(view.container_id), state, view.node, rootfses, age_text(view.changed_ms), Text(_note(view)))
-    return table
+    return _titled(_counted(len(views), "container"), table)
 
 
 def _note(view: ContainerView) -> str:
@@ -83,33 +88,33 @@ def nodes_table(statuses: Sequence[NodeStatus]) -> Table:
     return table
 
 
-def lock_table(store_id: str, view: LockView) -> Table:
+def lock_table(store_id: str, view: LockView) -> Group:
     """Who holds the lock of a store and who waits for it, first come first."""
     quarantine = f", quarantined for {view.quarantine_seconds:.0f} s" if view.quarantine_seconds else ""
     title = f"lock of store {store_id[:12]}: {_summary(view)}, token {view.token}{quarantine}"
-    table = _table("", "mode", "owner", "for", "lease left", title=title, right=["for", "lease left"])
+    table = _table("", "mode", "owner", "for", "lease left", right=["for", "lease left"])
     for role, parties in (("holds", view.holders), ("waits", view.waiters)):
         for party in parties:
             ages = f"{party.age_seconds:.1f} s", f"{party.remaining_seconds:.1f} s"
             table.add_row(role, party.mode.value, Text(party.owner), *ages)
-    return table
+    return _titled(title, table)
 
 
 def _summary(view: LockView) -> str:
     return f"{len(view.holders)} hold, {len(view.waiters)} wait" if view.holders or view.waiters else "free"
 
 
-def images_table(store: StoreView) -> Table:
+def images_table(store: StoreView) -> Group:
     """The images of a store, with a sum in which shared layers count once."""
     summary = f"{_counted(len(store.images), 'image')}, {_counted(store.layers, 'layer')}"
     title = f"store {store.store_dir}: {summary}, {size_text(store.disk_bytes)}"
     right = ["layers", "on disk", "used by"]
-    table = _table("image", "digest", "layers", "on disk", "used by", "state", title=title, right=right)
+    table = _table("image", "digest", "layers", "on disk", "used by", "state", right=right)
     for image in store.images:
         references = Text("\n".join(reference.reference for reference in image.references) or "(no reference)")
         size, used = size_text(image.disk_bytes), str(len(image.owners))
         table.add_row(references, short_digest(image.digest), str(len(image.layers)), size, used, _state(image))
-    return table
+    return _titled(title, table)
 
 
 def _state(image: StoredImageView) -> Text:

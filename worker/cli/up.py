@@ -23,6 +23,7 @@ from worker.cli.supervisor import Program, supervise
 from worker.embedded import LOOPBACK, EmbeddedServer, embedded_server, free_port, is_free, new_password
 from worker.errors import InvalidArgument, StateUnavailable
 from worker.linux import durable
+from worker.linux.mountinfo import mounts_at_or_below
 from worker.settings import Settings
 
 FLOWER_COLUMNS = "name,uuid,state,args,kwargs,result,received,started,runtime,worker"
@@ -67,6 +68,8 @@ def up(cluster: Cluster, directory: Path, embedded: bool) -> int:
             show_line=_show_line,
             on_tick=_announcement(Cluster(settings), directory, flower_port),
         )
+    if mounts := mounts_at_or_below(settings.work_dir.resolve()):
+        stderr.print(f"{len(mounts)} rootfses stay mounted below {settings.work_dir}; the next `up` finds them again")
     if ended is None:
         return ExitCode.DONE
     stderr.print(f"{ended} ended by itself; all others were stopped", style="red")

@@ -114,7 +114,7 @@ def _show_container(view: ContainerView, *, as_json: bool) -> None:
     infos = {name: json.loads(text) for name, text in view.infos.items()}
     document = {"kind": "container", **view.to_document(), "infos": infos}
     shown = {name: {**info, "docker_manifest": None, "layers": len(info["layers"])} for name, info in infos.items()}
-    parts = [facts(view.to_document()), *(facts(info, title=f"\n{name}") for name, info in shown.items())]
+    parts = [facts(view.to_document()), *(facts({"": "", **info}) for info in shown.values())]
     emit(document, as_json=as_json, render=lambda: Group(*parts))
 
 

@@ -1,0 +1,77 @@
+"""The README's tables say what the code says."""
+
+import re
+from pathlib import Path
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from worker.cli.entry import commands
+from worker.requests import DestroyRequest, ProvisionRequest, PruneRequest, PullRequest, RecoverRequest
+from worker.settings import Settings
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+REQUESTS: dict[str, type[BaseModel]] = {
+    "provision": ProvisionRequest,
+    "destroy": DestroyRequest,
+    "prune": PruneRequest,
+    "pull": PullRequest,
+    "recover": RecoverRequest,
+}
+
+
+def settings_table() -> str:
+    """Return the table that belongs between the README's settings marks."""
+    rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = "the host name" if field.default is PydanticUndefined else _default(field.default)
+        rows.append(f"| `PROVISIONER_{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(rows)
+
+
+def _default(value: object) -> str:
+    return "unset" if value in (None, ()) else f"`{value}`"
+
+
+def _keyword(name: str, default: object) -> str:
+    if default is PydanticUndefined:
+        return f"`{name}`"
+    shown = f'"{default}"' if isinstance(default, str) else str([] if default == () else default)
+    return f"`{name}={shown}`"
+
+
+def test_the_settings_table_is_that_of_the_settings() -> None:
+    """Every field is listed with its default and its meaning, in order."""
+    text = README.read_text(encoding="utf-8")
+
+    shown = text.partition("<!-- settings -->\n")[2].partition("\n<!-- /settings -->")[0]
+
+    assert shown == settings_table()
+
+
+def test_the_task_table_lists_the_keywords_that_tasks_take() -> None:
+    """Names, order and defaults are those that a request is parsed with."""
+    text = README.read_text(encoding="utf-8")
+
+    for task, request in REQUESTS.items():
+        keywords = ", ".join(_keyword(name, field.default) for name, field in request.model_fields.items())
+        assert f"| `provisioner.{task}` | {keywords} |" in text
+
+
+def test_the_command_table_lists_every_command() -> None:
+    """No command is missing, none is there that does not exist."""
+    text = README.read_text(encoding="utf-8")
+
+    listed = set(re.findall(r"^\| `provisioner ([a-z]+)", text, re.MULTILINE))
+
+    assert listed == set(commands.commands)
+
+
+def test_the_command_table_names_only_options_that_exist() -> None:
+    """An option in a row belongs to the row's command."""
+    text = README.read_text(encoding="utf-8")
+
+    for name, rest in re.findall(r"^\| `provisioner ([a-z]+)([^`]*)`", text, re.MULTILINE):
+        existing = {option for parameter in commands.commands[name].params for option in parameter.opts}
+        existing |= {option for parameter in commands.commands[name].params for option in parameter.secondary_opts}
+        assert set(re.findall(r"--[a-z-]+", rest)) <= existing
