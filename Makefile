@@ -5,7 +5,7 @@
 #   make test [ARGS=…]     unit, conformance and integration tests; ARGS go to pytest
 #   make check             format, lint, types, imports
 #   make format            write the format that `check` wants
-#   make bench             tests/benchmarks/bench_*.py
+#   make bench [BENCH=…]   tests/benchmarks: all of them, or those named (`BENCH="lock prune"`)
 #   make chaos             tests/integration/chaos_*.py
 #   make clean             remove what these targets made
 #
@@ -14,6 +14,7 @@
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 SOURCES := worker tasks tests
+BENCHMARKS := $(patsubst tests/benchmarks/%.py,%,$(filter-out %/__init__.py,$(wildcard tests/benchmarks/[a-z]*.py)))
 
 .PHONY: demo up test check format format-check lint types imports bench chaos packages clean
 
@@ -45,7 +46,7 @@ imports: $(INSTALLED)
 	$(BIN)/lint-imports
 
 bench: $(INSTALLED) packages
-	$(BIN)/pytest -s -o python_files='bench_*.py' tests/benchmarks $(ARGS)
+	set -e; for each in $(or $(BENCH),$(BENCHMARKS)); do $(BIN)/python -m tests.benchmarks.$$each $(ARGS); done
 
 chaos: $(INSTALLED) packages
 	$(BIN)/pytest -o python_files='chaos_*.py' tests/integration $(ARGS)

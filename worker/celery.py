@@ -7,7 +7,7 @@ Every option is here for a reason that its comment gives; a test lists them, sin
 from typing import Any
 
 from celery import Celery
-from kombu.entity import Queue
+from kombu.entity import Exchange, Queue
 
 from worker.settings import Settings, process_settings
 
@@ -41,7 +41,7 @@ def make_config(settings: Settings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         # What everybody publishes to, and what only this node serves.
         "task_default_queue": PROVISION_QUEUE,
-        "task_queues": (Queue(PROVISION_QUEUE), Queue(settings.node_queue)),
+        "task_queues": (_queue(PROVISION_QUEUE), _queue(settings.node_queue)),
         # A task is acknowledged when it is done, and one message at a time is taken: a killed worker loses nothing
         # it had not begun, and every task may run twice to the effect of once.
         "task_acks_late": True,
@@ -62,6 +62,11 @@ def make_config(settings: Settings) -> dict[str, Any]:
         "beat_schedule": _beat_schedule(settings),
         "worker_redirect_stdouts": False,
     }
+
+
+def _queue(name: str) -> Queue:
+    """Return a queue that only what names it reaches: with a common exchange, one message would reach both."""
+    return Queue(name, exchange=Exchange(name, type="direct"), routing_key=name)
 
 
 def _beat_schedule(settings: Settings) -> dict[str, Any]:

@@ -7,6 +7,7 @@
       store.json                    the store's identity: the cluster lock is named after it
       lock                          flock: shared by provision and destroy, exclusive for prune
       images/<digest>/              manifest.json, config.json
+        implied-<format>/           one more lower directory on top: see worker/store/implied.py
         refs/<hash>                 one per (node, container, name) or pull that needs the image
       references/<hash>             reference and platform -> digest
       layers/<format>/<diffid>/     committed: layer.json beside `tree/` (directory format)
@@ -86,6 +87,10 @@ class StorePaths:
     def config_path(self, digest: str) -> Path:
         """Return the image's configuration, byte for byte."""
         return self.image_dir(digest) / "config.json"
+
+    def implied_dir(self, digest: str, *, layer_format: str) -> Path:
+        """Return the lower directory that puts the attributes of unlisted directories right."""
+        return self.image_dir(digest) / f"implied-{layer_format}"
 
     def refs_dir(self, digest: str) -> Path:
         """Return the directory whose entries keep the image."""

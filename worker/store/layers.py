@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from worker.errors import InvalidArgument, LayerVanished
-from worker.image import LayerFormat, LayerRecord, LowerDir
+from worker.image import LayerFormat, LayerRecord
 from worker.layers.build import RECORD
 from worker.layers.record import read_record
 from worker.linux import durable
@@ -67,8 +67,8 @@ class Layers:
             durable.make_dirs(target.parent)
         durable.rename(staging_dir, target)
 
-    def lower_dirs(self, diff_ids: Sequence[Digest], *, layer_format: LayerFormat) -> tuple[LowerDir, ...]:
-        """Return the directories to stack, base first.
+    def stack(self, diff_ids: Sequence[Digest], *, layer_format: LayerFormat) -> list[tuple[Path, LayerRecord]]:
+        """Return the directories of the layers that count, with their records, base first.
 
         A layer that stands twice counts at its upper place only: what it repeats was there already, and kernels refuse
         the same directory twice. What lies below an opaque layer is left out.
@@ -76,14 +76,13 @@ class Layers:
         Raises:
             LayerVanished: A layer is not there.
         """
-        top_first: list[LowerDir] = []
+        top_first: list[tuple[Path, LayerRecord]] = []
         for diff_id in dict.fromkeys(reversed(diff_ids)):
             record = self.record(diff_id, layer_format=layer_format)
-            path = self._dir(diff_id, layer_format) / "tree"
-            top_first.append(LowerDir(path=path, has_whiteouts=record.has_whiteouts))
+            top_first.append((self._dir(diff_id, layer_format), record))
             if record.is_opaque:
                 break
-        return tuple(reversed(top_first))
+        return top_first[::-1]
 
     def committed(self) -> Iterator[tuple[LayerFormat, Digest]]:
         """List all committed layers."""

@@ -31,6 +31,7 @@ from worker.paths import RootfsPaths
 from worker.records import ProvisionInfo, RootfsRecord, read_record
 from worker.requests import ProvisionRequest
 from worker.store.images import RefOwner, StoredImage
+from worker.store.lower import lower_dirs
 from worker.verbs.fetch import fetch_layers
 from worker.verbs.home import Home, existing, opened
 from worker.verbs.node import Elsewhere, Node, OnProgress
@@ -205,11 +206,11 @@ def _mount(node: Node, work: _Provision, image: StoredImage, home: Home) -> Prov
     """Record, mount, tell Redis; in this order, so that whatever is mounted is recorded."""
     request = work.request
     paths = node.work.rootfs_paths(request.container_id.parts, name=work.name)
-    lower_dirs = node.store.layers.lower_dirs(image.layers, layer_format=work.layer_format)
+    stack = lower_dirs(node.store, image.digest, image.layers, layer_format=work.layer_format)
     info = _info(node, work, image, paths)
     durable.make_dirs(paths.rootfs_home)
     home.write(home.read().with_rootfs(RootfsRecord(info=info, is_read_only=request.read_only)))
-    work.backend.provision(lower_dirs, paths, is_read_only=request.read_only)
+    work.backend.provision(stack, paths, is_read_only=request.read_only)
     _finish(node, work, info)
     return info
 

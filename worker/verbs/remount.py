@@ -7,6 +7,7 @@ from worker.linux import durable
 from worker.oci.digest import Digest
 from worker.records import RootfsRecord
 from worker.store.images import RefOwner
+from worker.store.lower import lower_dirs
 from worker.verbs.node import Node
 
 
@@ -30,7 +31,8 @@ def bring_back(node: Node, container_id: ContainerId, entry: RootfsRecord) -> bo
     if backend.is_provisioned(paths):
         return False
     layers = tuple(Digest.parse(text) for text in info.layers)
-    lower_dirs = node.store.layers.lower_dirs(layers, layer_format=LayerFormat(info.layer_format))
+    layer_format = LayerFormat(info.layer_format)
+    stack = lower_dirs(node.store, Digest.parse(info.digest), layers, layer_format=layer_format)
     durable.make_dirs(paths.rootfs_home)
-    backend.provision(lower_dirs, paths, is_read_only=entry.is_read_only)
+    backend.provision(stack, paths, is_read_only=entry.is_read_only)
     return True
