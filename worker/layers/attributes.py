@@ -60,7 +60,13 @@ def set_implied_attributes(descriptor: int, *, is_squashed: bool) -> None:
 
 def clear_xattrs(descriptor: int) -> None:
     """Take away what an earlier entry set on a directory; what hides the layers below stays."""
-    for name in map(os.fsencode, os.listxattr(descriptor)):
+    try:
+        names = os.listxattr(descriptor)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        return
+    for name in map(os.fsencode, names):
         if not _is_ours(name):
             os.removexattr(descriptor, name)
 

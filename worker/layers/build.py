@@ -5,11 +5,11 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 from worker.errors import InvalidLayer, LayerLimitExceeded
 from worker.image import LayerFormat, LayerRecord
-from worker.layers.directory import BuiltLayer, build_directory
+from worker.layers.builder import BuiltLayer, LayerBuilder
+from worker.layers.directory import build_directory
 from worker.layers.inflate import inflate
 from worker.layers.limits import LayerLimits
 from worker.layers.record import write_record
@@ -22,21 +22,6 @@ from worker.oci.digest import Digest
 
 RECORD = "layer.json"
 """The name of the record in a layer's directory."""
-
-
-class LayerBuilder(Protocol):
-    """Makes one layer format of an uncompressed tar in `staging_dir`; takes all of `chunks`.
-
-    Raises:
-        Refusal: The archive is at fault.
-        Excess: It goes beyond a limit.
-        OSError: The node is at fault.
-    """
-
-    def __call__(
-        self, chunks: Iterator[bytes], *, staging_dir: Path, limits: LayerLimits, is_squashed: bool
-    ) -> BuiltLayer:
-        """Make it."""
 
 
 def _build_for_overlay(

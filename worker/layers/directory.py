@@ -10,9 +10,9 @@ volumes are refused.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from worker.layers.builder import BuiltLayer
 from worker.layers.content import ContentMaker
 from worker.layers.implied import ImpliedDirs
 from worker.layers.limits import LayerLimits
@@ -26,17 +26,6 @@ from worker.layers.whiteouts import WhiteoutForm
 
 TREE = "tree"
 """The name of a layer's root, beside its record."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuiltLayer:
-    """What a builder made; see `LayerRecord`."""
-
-    disk_bytes: int
-    entries: int
-    has_whiteouts: bool
-    is_opaque: bool
-    implied_dirs: tuple[str, ...]
 
 
 def build_directory(

@@ -14,7 +14,7 @@ class LayerLimits:
     Attributes:
         max_layer_bytes: Of the uncompressed tar, and again of all files with their holes filled.
         max_entries: Members of the tar.
-        max_header_bytes: One extended header, one sparse map, and all that global headers leave in force.
+        max_header_bytes: One extended header, or one sparse map.
         max_implied_bytes: Names of the directories that a layer implies without listing them: they are remembered until
             the layer is finished, and one entry can imply two thousand.
         max_window_bytes: What a zstd frame may ask to remember; `zstd -20` asks for 32 MiB, `--ultra -22` for 128.

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the parts of this package say no; never seen outside of it."""
+"""How the parts of this package say no, knowing neither the layer nor who asked.
+
+`build_layer` turns these into the errors of `worker.errors`; so must whoever uses the reader for another archive.
+"""
 
 import errno
 

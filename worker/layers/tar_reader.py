@@ -38,7 +38,6 @@ class TarReader:
         self._limits = limits
         self._maps = SparseMaps(stream, max_bytes=limits.max_header_bytes)
         self._global_records: Records = {}
-        self._global_bytes = 0
         self._members = 0
         self._file_bytes = 0
         self._data_left = 0
@@ -91,7 +90,7 @@ class TarReader:
         content = self._read_extension(checked_size(header.size))
         if header.typeflag == _PAX_GLOBAL:
             self._count_member()
-            self._take_global(content)
+            self._global_records |= parse_global_records(content)
         elif header.typeflag == _PAX:
             _once(extensions.records)
             extensions.records = parse_records(content)
@@ -108,12 +107,6 @@ class TarReader:
         content = self._stream.read(size)
         self._stream.skip(-size % BLOCK)
         return content
-
-    def _take_global(self, content: bytes) -> None:
-        """Let later global records replace earlier ones, and bound what all of them leave in memory."""
-        self._global_records |= parse_global_records(content)
-        if sum(len(key) + len(value) for key, value in self._global_records.items()) > self._limits.max_header_bytes:
-            raise Excess("bytes of global headers", self._limits.max_header_bytes)
 
     def _make_entry(self, header: Header, extensions: Extensions) -> TarEntry:
         self._count_member()

@@ -9,6 +9,7 @@ O_NOFOLLOW, and every name is used relative to such a descriptor.
 import errno
 import os
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -85,9 +86,9 @@ class Tree:
     ) -> None:
         """Close everything; without an error also finish the directories that are still open."""
         close = self._close if kind is None else _abandon
-        for directory in (*self._open.values(), self.root):
-            close(directory)
-        self._open.clear()
+        with ExitStack() as every:
+            for directory in (*self._open.values(), self.root):
+                every.callback(close, directory)
 
     def make_parents(self, path: bytes) -> Directory:
         """Return the directory, making it and those above it where the layer has none; what is in the way goes."""
