@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 from rich.console import Group
+from rich.text import Text
 
 from worker.cli.cluster import Cluster, pass_cluster
 from worker.cli.exits import Failure
@@ -114,7 +115,7 @@ def _show_container(view: ContainerView, *, as_json: bool) -> None:
     infos = {name: json.loads(text) for name, text in view.infos.items()}
     document = {"kind": "container", **view.to_document(), "infos": infos}
     shown = {name: {**info, "docker_manifest": None, "layers": len(info["layers"])} for name, info in infos.items()}
-    parts = [facts(view.to_document()), *(facts({"": "", **info}) for info in shown.values())]
+    parts = [facts(view.to_document()), *(part for info in shown.values() for part in (Text(), facts(info)))]
     emit(document, as_json=as_json, render=lambda: Group(*parts))
 
 
