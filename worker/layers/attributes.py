@@ -83,6 +83,14 @@ def take_xattr(descriptor: int, name: bytes) -> bytes | None:
     return value
 
 
+def is_dropped_xattr(name: bytes, entry_type: EntryType) -> bool:
+    """Tell whether a layer's attribute is left out: what a layer may not say, and what its kind of file cannot have.
+
+    Linux has user attributes on regular files and directories alone; no archive made on it holds others.
+    """
+    return _is_ours(name) or (name.startswith(_USER_PREFIX) and entry_type not in _MAY_HAVE_USER_XATTRS)
+
+
 def _mode(entry: TarEntry, *, is_squashed: bool) -> int:
     if not is_squashed:
         return entry.mode
@@ -91,12 +99,9 @@ def _mode(entry: TarEntry, *, is_squashed: bool) -> int:
 
 def _set_xattrs(target: int | str, entry: TarEntry, *, is_squashed: bool) -> None:
     for name, value in entry.xattrs.items():
-        if _is_ours(name) or name == DEFAULT_ACL:
+        if name == DEFAULT_ACL or is_dropped_xattr(name, entry.type):
             continue
-        if name.startswith(_USER_PREFIX):
-            if entry.type not in _MAY_HAVE_USER_XATTRS:
-                continue  # Linux has user attributes on nothing else; no archive made on it holds them.
-        elif is_squashed:
+        if is_squashed and not name.startswith(_USER_PREFIX):
             continue
         _set_xattr(target, name, value, is_squashed=is_squashed)
 
