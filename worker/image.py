@@ -16,10 +16,13 @@ class LayerFormat(StrEnum):
         that holds whiteouts carries an empty `*.overlay.origin`, so that overlayfs hides them also where nothing is
         below. Source: kernel 6.12, Documentation/filesystems/overlayfs.rst, "whiteouts and opaque directories".
     DIRECTORY_AUFS: an unpacked tree with whiteouts as `.wh.` files, as aufs reads them.
+    EROFS: the uncompressed tar as it is, and an index of it. It is no lower directory by itself: all layers of an image
+        become one, mounted.
     """
 
     DIRECTORY = "directory"
     DIRECTORY_AUFS = "directory-aufs"
+    EROFS = "erofs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

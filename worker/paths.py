@@ -8,9 +8,11 @@
       lock                          flock: shared by provision and destroy, exclusive for prune
       images/<digest>/              manifest.json, config.json
         implied-<format>/           one more lower directory on top: see worker/store/implied.py
+        merged.erofs                all layers in one, for the EROFS format: see worker/store/merged.py
         refs/<hash>                 one per (node, container, name) or pull that needs the image
       references/<hash>             reference and platform -> digest
-      layers/<format>/<diffid>/     committed: layer.json beside `tree/` (directory format)
+      layers/<format>/<diffid>/     committed: layer.json beside `tree/` (directory format), or beside layer.tar,
+                                    layer.idx and where there are sparse files layer.blob (EROFS format)
       staging/<hash>/               invisible until renamed in
       staging/<hash>.lock           flock of whoever fills the staging directory of the same name
       trash/                        renamed out before deletion
@@ -21,6 +23,10 @@
         record.json                 what was provisioned here: the truth
         rootfses/<name>/            rootfs/ upper/ work/
         containers/<part>/          the containers nested in it
+      images/<digest>/              an image in EROFS format that this node shows
+        mount/                      the mount
+        users/<hash>                one per rootfs that stands on it
+      images/<digest>.lock          flock: mounts and unmounts of this image
       trash/
 """
 
@@ -104,6 +110,10 @@ class StorePaths:
         """Return the file that says what a reference resolved to."""
         return self.references_dir / _hashed(reference, platform)
 
+    def merged_path(self, digest: str) -> Path:
+        """Return the file that merges all layers of the image in EROFS format."""
+        return self.image_dir(digest) / "merged.erofs"
+
     def layer_dir(self, diff_id: str, *, layer_format: str) -> Path:
         """Return the directory of one committed layer."""
         return self.layers_dir / layer_format / diff_id
@@ -159,6 +169,31 @@ class WorkPaths:
     def trash_dir(self) -> Path:
         """Where destroyed containers wait for deletion."""
         return self.work_dir / "trash"
+
+    @property
+    def images_dir(self) -> Path:
+        """The directory of the images that are mounted."""
+        return self.work_dir / "images"
+
+    def image_dir(self, digest: str) -> Path:
+        """Return what belongs to the mount of one image."""
+        return self.images_dir / digest
+
+    def image_lock_path(self, digest: str) -> Path:
+        """Return the flock that orders an image's mounts and unmounts."""
+        return self.images_dir / f"{digest}.lock"
+
+    def image_mount_dir(self, digest: str) -> Path:
+        """Return where the image is mounted."""
+        return self.image_dir(digest) / "mount"
+
+    def image_users_dir(self, digest: str) -> Path:
+        """Return the directory whose entries keep the image mounted."""
+        return self.image_dir(digest) / "users"
+
+    def image_user_path(self, digest: str, *, user: str) -> Path:
+        """Return the entry by which one user keeps the image mounted."""
+        return self.image_users_dir(digest) / _hashed(user)
 
     def container_dir(self, parts: Sequence[str]) -> Path:
         """Return a container's directory, inside its parent's."""

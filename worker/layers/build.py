@@ -10,6 +10,7 @@ from worker.errors import InvalidLayer, LayerLimitExceeded
 from worker.image import LayerFormat, LayerRecord
 from worker.layers.builder import BuiltLayer, LayerBuilder
 from worker.layers.directory import build_directory
+from worker.layers.erofs.build import build_erofs
 from worker.layers.inflate import inflate
 from worker.layers.limits import LayerLimits
 from worker.layers.record import write_record
@@ -41,6 +42,7 @@ def _build_for_aufs(
 _BUILDERS: dict[LayerFormat, LayerBuilder] = {
     LayerFormat.DIRECTORY: _build_for_overlay,
     LayerFormat.DIRECTORY_AUFS: _build_for_aufs,
+    LayerFormat.EROFS: build_erofs,
 }
 
 

@@ -39,7 +39,7 @@ def reporting_full_disk(path: Path) -> Iterator[None]:
         raise StorageExhausted(path=str(path), reason=os.strerror(error.errno or 0)) from error
 
 
-def write_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+def write_file(path: Path, content: bytes | bytearray, *, mode: int = 0o600) -> None:
     """Put `content` at `path`, whole or not at all.
 
     Effect: replaces what was there; readers see the old or the new content; survives power loss on return.
@@ -118,7 +118,7 @@ def sync_filesystem(path: Path) -> None:
         os.close(descriptor)
 
 
-def _write_synced(path: Path, content: bytes, *, mode: int) -> None:
+def _write_synced(path: Path, content: bytes | bytearray, *, mode: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 - a descriptor, not a path
         remaining = memoryview(content)

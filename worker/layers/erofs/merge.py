@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All layers of an image as one tree: what overlayfs would show of them, computed once."""
+
+from worker.layers.erofs.index import apply_index, index_device_count
+from worker.layers.erofs.tree import Directory
+
+
+class LayerMerge:
+    """Lays layer upon layer.
+
+    Attributes:
+        root: The tree of the layers so far; its devices are those of the layers, one layer after the other.
+        device_count: How many these are.
+    """
+
+    def __init__(self) -> None:
+        self.root = Directory()
+        self.device_count = 0
+
+    def add(self, index: bytes) -> None:
+        """Lay the next layer upon those added before.
+
+        Raises:
+            IndexDamaged: The index is damaged; nothing was added.
+        """
+        count = index_device_count(index)
+        apply_index(self.root, index, first_device=self.device_count)
+        self.device_count += count

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An image's layers in EROFS format as one filesystem: metadata in one small file, data in the layers' own."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.errors import LayerVanished, RecordCorrupt
+from worker.layers.erofs.build import BLOB, INDEX, TAR
+from worker.layers.erofs.format import Device
+from worker.layers.erofs.image import encode_image
+from worker.layers.erofs.index import IndexDamaged
+from worker.layers.erofs.merge import LayerMerge
+from worker.layers.erofs.tree import Directory
+from worker.linux import durable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergedImage:
+    """What is to be mounted.
+
+    Attributes:
+        image_path: The metadata.
+        device_paths: The files that hold the data, in the order of the image's devices.
+    """
+
+    image_path: Path
+    device_paths: tuple[Path, ...]
+
+
+def merge_image(merged_path: Path, layer_dirs: Sequence[Path]) -> MergedImage:
+    """Return an image's layers merged, which is computed once per image and store.
+
+    Effect: on return the file is there and survives power loss, not necessarily by this call; two callers at once write
+        the same bytes.
+    Cost: the first time about 5 µs and 300 bytes of memory for each entry of all layers; later a system call for each.
+    Locking: the caller keeps the image and its layers.
+
+    Args:
+        merged_path: Where the image's file is or is to be; it belongs to exactly these layers.
+        layer_dirs: Of committed layers in EROFS format, base first, no duplicates.
+
+    Raises:
+        LayerVanished: A layer is not there (any more).
+        RecordCorrupt: The index of a layer is damaged.
+        BackendUnsupported: The image has more layers than the format can number.
+        StorageExhausted: The store is full; a retry can help.
+    """
+    device_paths = tuple(path for layer_dir in layer_dirs for path in _devices(layer_dir))
+    if not merged_path.exists():
+        devices = [Device(tag=_tag(path), size_bytes=path.stat().st_size) for path in device_paths]
+        durable.write_file(merged_path, encode_image(_merged(layer_dirs), devices))
+    return MergedImage(image_path=merged_path, device_paths=device_paths)
+
+
+def _devices(layer_dir: Path) -> Iterator[Path]:
+    """Yield the files that hold a layer's data.
+
+    Raises:
+        LayerVanished: They are not there.
+    """
+    tar, blob = layer_dir / TAR, layer_dir / BLOB
+    if not tar.exists():
+        raise LayerVanished(layer=layer_dir.name)
+    yield tar
+    if blob.exists():
+        yield blob
+
+
+def _merged(layer_dirs: Sequence[Path]) -> Directory:
+    merge = LayerMerge()
+    for layer_dir in layer_dirs:
+        path = layer_dir / INDEX
+        try:
+            merge.add(path.read_bytes())
+        except FileNotFoundError as error:
+            raise LayerVanished(layer=layer_dir.name) from error
+        except IndexDamaged as error:
+            raise RecordCorrupt(path=str(path), reason=str(error)) from error
+    return merge.root
+
+
+def _tag(path: Path) -> bytes:
+    """Return the digest's first 64 digits, for people who look at an image with dump.erofs."""
+    return path.parent.name.rpartition(":")[2].encode()[:64]
