@@ -260,7 +260,7 @@ class Storm:
             for proxy in self._proxies:
                 self._spawn(proxy)
             while elapsed() < until:
-                time.sleep(self._random.uniform(0.05, 0.4))
+                time.sleep(self._random.uniform(0.05, 0.7))
                 self._do_due()
                 self._do_harm()
         finally:
@@ -291,8 +291,15 @@ class Storm:
         with (self._directory / "stderr").open("ab") as stderr:
             self._processes.append(subprocess.Popen(command, cwd=REPOSITORY_DIR, stderr=stderr))
 
+    def _victim(self) -> subprocess.Popen[bytes]:
+        """Choose one of the processes; half of the time one that holds the lock, if there is any."""
+        with self._server.client() as client:
+            owners = [party.owner for party in ReadWriteLock(client, NAME).snapshot().holders]
+        holding = [process for process in self._processes if any(f":{process.pid}:" in owner for owner in owners)]
+        return self._random.choice(holding if holding and self._random.random() < 0.5 else self._processes)
+
     def _kill(self) -> None:
-        process = self._random.choice(self._processes)
+        process = self._victim()
         self._processes.remove(process)
         self._bury(process)
         self._spawn(self._random.choice(self._proxies))
@@ -304,7 +311,7 @@ class Storm:
         process.wait()
 
     def _pause(self) -> None:
-        process = self._random.choice(self._processes)
+        process = self._victim()
         process.send_signal(signal.SIGSTOP)
         self._later(0.2 * LEASE_SECONDS, 2.5 * LEASE_SECONDS, lambda: process.send_signal(signal.SIGCONT))
 
