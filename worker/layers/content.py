@@ -144,7 +144,11 @@ class ContentMaker:
         try:
             # Finding the target may have closed `directory`.
             directory = self._tree.make_parents(path)
-            self._create(directory, name, lambda: _link(source, name, dir_fd=directory.descriptor))
+            self._create(
+                directory,
+                name,
+                lambda: os.link(_magic_link(source), name, dst_dir_fd=directory.descriptor, follow_symlinks=True),
+            )
         finally:
             os.close(source)
 
@@ -154,6 +158,8 @@ class ContentMaker:
         parent, _, name = target.rpartition(b"/")
         if target == link_path:
             raise Refusal("a hard link to itself")
+        if target.startswith(link_path + b"/"):
+            raise Refusal("the hard link replaces a directory that holds its target")
         directory = self._tree.find(parent)
         if directory is None or not name or name.startswith(WHITEOUT_PREFIX):
             raise Refusal(_NO_TARGET)
@@ -180,10 +186,3 @@ class ContentMaker:
 def _magic_link(descriptor: int) -> str:
     """Return the path that leads to what is open, without following it if it is a link itself. Source: proc(5)."""
     return f"/proc/self/fd/{descriptor}"
-
-
-def _link(source: int, name: bytes, *, dir_fd: int) -> None:
-    try:
-        os.link(_magic_link(source), name, dst_dir_fd=dir_fd, follow_symlinks=True)
-    except FileNotFoundError as error:
-        raise Refusal("the hard link replaces a directory that holds its target") from error

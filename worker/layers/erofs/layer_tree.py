@@ -107,10 +107,9 @@ class LayerTree:
         target = normalised(entry.linkname)
         if target == place.path:
             raise Refusal("a hard link to itself")
-        linked = self._linked(target)
         if target.startswith(place.path + b"/"):
             raise Refusal("the hard link replaces a directory that holds its target")
-        self._put(directory, place.name, linked)
+        self._put(directory, place.name, self._linked(target))
 
     def _linked(self, target: bytes) -> Linked:
         """Return the file of a path as one that may have several names."""
