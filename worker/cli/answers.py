@@ -75,8 +75,9 @@ def ask(
 def _send(app: Celery, name: str, keywords: Mapping[str, Any]) -> str:
     try:
         return str(app.send_task(name, kwargs=dict(keywords), queue=QUEUE).id)
-    except (OperationalError, redis.RedisError) as error:
-        raise StateUnavailable(reason=f"{name} was not sent: {error}") from error
+    except (OperationalError, redis.RedisError, RuntimeError) as error:
+        # RuntimeError is what Celery makes of a result backend that stays away.
+        raise StateUnavailable(reason=f"{name} was not sent: {_reason(error)}") from error
 
 
 def _look(app: Celery, task_id: str) -> TaskStatus:
@@ -86,6 +87,10 @@ def _look(app: Celery, task_id: str) -> TaskStatus:
     except (OperationalError, redis.RedisError) as error:
         return TaskStatus(state=states.PENDING, info=error)
     return TaskStatus(state=meta["status"], info=meta.get("result"))
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error.__cause__ or error).split())
 
 
 def _answer_of(name: str, status: TaskStatus) -> Any:

@@ -15,6 +15,8 @@ from worker.nodes import Nodes, NodeStatus
 from worker.runtime import make_redis
 from worker.settings import Settings, load_settings
 
+_SEND_RETRIES = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5}
+
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
 
@@ -80,6 +82,9 @@ def make_app(settings: Settings) -> Celery:
         redis_socket_timeout=settings.redis_timeout_seconds,
         redis_socket_connect_timeout=settings.redis_timeout_seconds,
         redis_socket_keepalive=True,
+        # By default a sender tries for 20 s to hear of results from a server that is not there.
+        result_backend_transport_options={"retry_policy": _SEND_RETRIES},
+        task_publish_retry_policy=_SEND_RETRIES,
         task_serializer="json",
         result_serializer="json",
         accept_content=["json"],
