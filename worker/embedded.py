@@ -111,8 +111,8 @@ class EmbeddedServer:
     def _start_at(self, port: int, lock: int) -> None:
         # On standard input, because a command line is visible to all and the password must not be.
         configuration = _configuration(self.directory, port=port, password=self.password)
-        self._child.start(stdin=configuration.encode(), pass_fds=(lock,))
         try:
+            self._child.start(stdin=configuration.encode(), pass_fds=(lock,))
             self._wait_until_answering(port)
         except BaseException:
             self._child.kill()
@@ -156,8 +156,8 @@ def embedded_server(
 ) -> Iterator[EmbeddedServer]:
     """Run a server for the context's time. Raises ServerFailed."""
     server = EmbeddedServer(directory, port=port, password=password)
-    server.start()
     try:
+        server.start()
         yield server
     finally:
         server.stop()

@@ -1,4 +1,4 @@
-"""The README's tables say what the code says."""
+"""The README's tables say what the code says; `python -m tests.unit.test_readme` rewrites them."""
 
 import re
 from pathlib import Path
@@ -40,6 +40,21 @@ def _keyword(name: str, default: object) -> str:
     return f"`{name}={shown}`"
 
 
+def keywords_of(request: type[BaseModel]) -> str:
+    """Return a task's keywords as they stand in the README's table."""
+    return ", ".join(_keyword(name, field.default) for name, field in request.model_fields.items())
+
+
+def rewritten(text: str) -> str:
+    """Return the README with its tables as they must be."""
+    before, start, rest = text.partition("<!-- settings -->\n")
+    text = f"{before}{start}{settings_table()}\n<!-- /settings -->{rest.partition('<!-- /settings -->')[2]}"
+    for task, request in REQUESTS.items():
+        row = re.compile(rf"^(\| `provisioner\.{task}` \| ).*?( \| )", re.MULTILINE)
+        text = row.sub(lambda found, request=request: found[1] + keywords_of(request) + found[2], text)
+    return text
+
+
 def test_the_settings_table_is_that_of_the_settings() -> None:
     """Every field is listed with its default and its meaning, in order."""
     text = README.read_text(encoding="utf-8")
@@ -54,8 +69,7 @@ def test_the_task_table_lists_the_keywords_that_tasks_take() -> None:
     text = README.read_text(encoding="utf-8")
 
     for task, request in REQUESTS.items():
-        keywords = ", ".join(_keyword(name, field.default) for name, field in request.model_fields.items())
-        assert f"| `provisioner.{task}` | {keywords} |" in text
+        assert f"| `provisioner.{task}` | {keywords_of(request)} |" in text
 
 
 def test_the_command_table_lists_every_command() -> None:
@@ -75,3 +89,7 @@ def test_the_command_table_names_only_options_that_exist() -> None:
         existing = {option for parameter in commands.commands[name].params for option in parameter.opts}
         existing |= {option for parameter in commands.commands[name].params for option in parameter.secondary_opts}
         assert set(re.findall(r"--[a-z-]+", rest)) <= existing
+
+
+if __name__ == "__main__":
+    README.write_text(rewritten(README.read_text(encoding="utf-8")), encoding="utf-8")

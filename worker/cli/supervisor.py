@@ -8,15 +8,15 @@ provisions then loses Redis first and its life next. Here each ends before what 
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from worker.child_process import ChildProcess
 from worker.cli.signals import sigterm_as_interrupt
 
 _POLL_SECONDS = 0.2
+_LAST_WORDS_SECONDS = 1.0
 
 ShowLine = Callable[[str, str], None]
 
@@ -55,44 +55,49 @@ def supervise(
     Returns:
         The name of the program that ended by itself; None after an interrupt.
     """
+    running = [_Running(program, environment=environment, cwd=cwd, show_line=show_line) for program in programs]
     with ExitStack() as stack:
-        children = {}
-        for program in programs:
-            child = ChildProcess(program.command, environment=environment, cwd=cwd)
-            child.start()
-            reader = _start_reader(child, partial(show_line, program.name))
-            stack.callback(_stop, child, reader, patience_seconds=program.patience_seconds)
-            children[program.name] = child
         try:
             with sigterm_as_interrupt():
-                return _wait_for_end(children, on_tick)
+                for each in running:
+                    stack.callback(each.stop)
+                    each.start()
+                return _wait_for_end(running, on_tick)
         except KeyboardInterrupt:
             return None
 
 
-def _wait_for_end(children: Mapping[str, ChildProcess], on_tick: Callable[[], None]) -> str:
+class _Running:
+    """A program with the thread that passes on what it prints."""
+
+    def __init__(self, program: Program, *, environment: Mapping[str, str], cwd: Path, show_line: ShowLine) -> None:
+        self.program = program
+        self.child = ChildProcess(program.command, environment=environment, cwd=cwd)
+        self._reader = threading.Thread(target=self._read, args=(show_line,), daemon=True)
+
+    def start(self) -> None:
+        self.child.start()
+        self._reader.start()
+
+    def _read(self, show_line: ShowLine) -> None:
+        with self.child.process.stdout or nullcontext(()) as lines:
+            for line in lines:
+                show_line(self.program.name, line.decode(errors="replace").rstrip())
+
+    def stop(self) -> None:
+        """Stop it, at once if somebody interrupts again, and show its last words."""
+        try:
+            self.child.stop(patience_seconds=self.program.patience_seconds)
+        except KeyboardInterrupt:
+            self.child.kill()
+        if self._reader.ident is not None:
+            self._reader.join(timeout=_LAST_WORDS_SECONDS)
+
+
+def _wait_for_end(running: Sequence[_Running], on_tick: Callable[[], None]) -> str:
     while True:
-        for name, child in children.items():
-            if not child.is_running:
-                return name
+        for each in running:
+            if not each.child.is_running:
+                return each.program.name
         on_tick()
         time.sleep(_POLL_SECONDS)
-
-
-def _start_reader(child: ChildProcess, show: Callable[[str], None]) -> threading.Thread:
-    def read() -> None:
-        stream = child.process.stdout
-        for line in stream or ():
-            show(line.decode(errors="replace").rstrip())
-
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
-    return reader
-
-
-def _stop(child: ChildProcess, reader: threading.Thread, *, patience_seconds: float) -> None:
-    try:
-        child.stop(patience_seconds=patience_seconds)
-    except KeyboardInterrupt:
-        child.kill()
-    reader.join(timeout=1.0)

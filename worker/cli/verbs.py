@@ -72,6 +72,9 @@ def destroy(cluster: Cluster, container: str, timeout: float, as_json: bool) -> 
 @click.option("--exclude", "excluded", multiple=True, metavar="IMAGE", help="Keep this image, named or by digest.")
 @_node_option
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--unused-seconds", type=click.FloatRange(min=0), metavar="SECONDS", help="Keep what was used since.")
+@click.option("--free-bytes", type=click.IntRange(min=0), metavar="BYTES", help="Stop when so much is free.")
+@click.option("--free-percent", type=click.FloatRange(0, 100), metavar="PERCENT", help="Likewise, of the disk.")
 @_timeout_option
 @json_option
 @pass_cluster
