@@ -11,7 +11,8 @@ task                        keywords -> answer
 ``provisioner.provision``   container_id, image, name="rootfs", node=None, backend=None, platform=None, cached=True,
                             read_only=False, secret=None -> ProvisionInfo
 ``provisioner.destroy``     container_id -> true; false if there is no such container
-``provisioner.prune``       excluded_images=[], node=None, dry_run=False
+``provisioner.prune``       excluded_images=[], node=None, dry_run=False, unused_seconds=0, free_bytes=None,
+                            free_percent=None
                             -> {"stores": [{store, node, images, layers, bytes_freed, exclusive_ms}]}
 ``provisioner.pull``        image, node=None, platform=None, cached=True, secret=None
                             -> {image, digest, layers, bytes_fetched}

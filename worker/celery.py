@@ -70,10 +70,17 @@ def _queue(name: str) -> Queue:
 
 
 def _beat_schedule(settings: Settings) -> dict[str, Any]:
-    """Prune every so often, if the operator wants it."""
+    """Prune every so often, if the operator wants it; the ancestor's image garbage collection."""
     if settings.prune_interval_seconds is None:
         return {}
-    return {"prune": {"task": "provisioner.prune", "schedule": settings.prune_interval_seconds}}
+    keywords = {
+        "excluded_images": list(settings.prune_excluded_images),
+        "unused_seconds": settings.prune_unused_seconds,
+        "free_percent": settings.prune_free_percent,
+    }
+    return {
+        "prune": {"task": "provisioner.prune", "schedule": settings.prune_interval_seconds, "kwargs": keywords},
+    }
 
 
 def make_app(settings: Settings) -> Celery:

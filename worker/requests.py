@@ -100,6 +100,9 @@ class PruneRequest(_Request):
     excluded_images: Sequence[str] = Field(default=())
     node: Name | None = None
     dry_run: bool = False
+    unused_seconds: float = Field(default=0.0, ge=0)
+    free_bytes: int | None = Field(default=None, ge=0)
+    free_percent: float | None = Field(default=None, ge=0, le=100)
 
     @property
     def excluded_digests(self) -> frozenset[Digest]:

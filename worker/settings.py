@@ -51,6 +51,13 @@ class Settings(BaseSettings):
     redis_timeout_seconds: float = Field(5.0, gt=0, description="Longest wait for one Redis command.")
     heartbeat_seconds: float = Field(10.0, gt=0, description="How often a node shows that it is alive.")
     prune_interval_seconds: float | None = Field(None, gt=0, description="How often beat prunes; unset: never.")
+    prune_free_percent: float | None = Field(
+        None, ge=0, le=100, description="Beat's prunes stop when so much of the store's disk is free; unset: prune all."
+    )
+    prune_unused_seconds: float = Field(0.0, ge=0, description="Beat's prunes keep what was used within this time.")
+    prune_excluded_images: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="References or digests that beat's prunes keep, comma-separated."
+    )
     max_retries: int = Field(8, ge=0, description="Retries of a task after transient failures.")
     retry_base_seconds: float = Field(1.0, gt=0, description="First retry's delay; doubled each time, with jitter.")
     retry_max_seconds: float = Field(60.0, gt=0, description="Longest delay between retries.")
@@ -76,7 +83,7 @@ class Settings(BaseSettings):
             raise ValueError("must be an absolute path")
         return path
 
-    @field_validator("insecure_registries", mode="before")
+    @field_validator("insecure_registries", "prune_excluded_images", mode="before")
     @classmethod
     def _split_hosts(cls, hosts: object) -> object:
         if isinstance(hosts, str):

@@ -8,6 +8,7 @@ from celery.app.defaults import SETTING_KEYS
 from kombu.transport.redis import Channel
 
 from worker.celery import app, make_config
+from worker.requests import PruneRequest
 from worker.settings import Settings
 
 _OPTIONS = {
@@ -95,7 +96,11 @@ def test_the_tasks_have_the_contracts_names() -> None:
 def test_beat_prunes_only_when_told_to(tmp_path: Path) -> None:
     """An operator decides."""
     quiet = make_config(Settings(work_dir=tmp_path, store_dir=tmp_path))
-    busy = make_config(Settings(work_dir=tmp_path, store_dir=tmp_path, prune_interval_seconds=60))
+    busy = make_config(
+        Settings(work_dir=tmp_path, store_dir=tmp_path, prune_interval_seconds=60, prune_free_percent=10)
+    )
 
     assert quiet["beat_schedule"] == {}
-    assert busy["beat_schedule"] == {"prune": {"task": "provisioner.prune", "schedule": 60}}
+    keywords = {"excluded_images": [], "unused_seconds": 0.0, "free_percent": 10}
+    assert busy["beat_schedule"] == {"prune": {"task": "provisioner.prune", "schedule": 60, "kwargs": keywords}}
+    PruneRequest.parse(keywords)

@@ -21,7 +21,14 @@ _CONTRACT: dict[type[_Request], dict[str, Any]] = {
         "secret": None,
     },
     DestroyRequest: {"container_id": ...},
-    PruneRequest: {"excluded_images": [], "node": None, "dry_run": False},
+    PruneRequest: {
+        "excluded_images": [],
+        "node": None,
+        "dry_run": False,
+        "unused_seconds": 0.0,
+        "free_bytes": None,
+        "free_percent": None,
+    },
     PullRequest: {"image": ..., "node": None, "platform": None, "cached": True, "secret": None},
     RecoverRequest: {"known_container_ids": None, "node": None},
 }

@@ -2,7 +2,7 @@
 """Directories that a layer needs but does not list keep the attributes they have in the layers below.
 
 A layer with `tmp/file` and no entry for `tmp` does not mean to change /tmp; but its tree must have a `tmp`, which hides
-the attributes of the one below (moby/moby and containerd#3017: /tmp without its sticky bit). Layers are shared by images
+the attributes of the one below (containerd#3017: /tmp without its sticky bit). Layers are shared by images
 and cannot know what lies below them, so what the image means is put into one more lower directory on top: nothing but
 such directories, with the attributes of the topmost layer that lists them.
 """

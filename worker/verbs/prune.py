@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """prune: free what nothing uses. The exclusive section is a look at the refs and renames."""
 
+import math
+import os
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -8,7 +10,7 @@ from dataclasses import dataclass
 from worker.linux.flock import locked
 from worker.oci.digest import Digest
 from worker.requests import PruneRequest
-from worker.store.prune import PrunePlan, execute, layer_bytes, plan_prune, survey
+from worker.store.prune import Policy, PrunePlan, execute, layer_bytes, layer_sizes, plan_prune, survey
 from worker.store.trash import empty_trash
 from worker.verbs.node import Elsewhere, Node
 
@@ -35,27 +37,51 @@ class StorePruned:
 
 
 def prune(node: Node, request: PruneRequest) -> StorePruned | Elsewhere:
-    """Remove every image that no container needs and that is not excluded, and every layer of no image that stays.
+    """Remove images that no container needs and that are not excluded, and every layer of no image that stays.
+
+    All such images; or only those unused for `unused_seconds`; or, the longest unused first, only until so much of the
+    store's filesystem is free (`free_bytes`, `free_percent`), and none if it is.
 
     Effect: on return the files are deleted and their space is free. Killed anywhere, the next prune goes on.
     Locking: waits until `recover` has finished on this node; takes the exclusive lock for the renames.
     """
     if request.node not in (None, node.name):
         return Elsewhere(node=str(request.node))
-    references, digests = request.excluded_references, request.excluded_digests
+    policy = _policy(node, request)
     with locked(node.work.node_lock_path, exclusive=False):
+        if policy.bytes_wanted is not None and policy.bytes_wanted <= 0:
+            return _report(node, PrunePlan(), 0, 0.0)
         known: dict[Digest, Collection[Digest] | None] = {}
-        plan = plan_prune(survey(node.store, known=known), excluded_references=references, excluded_digests=digests)
+        sizes = {} if policy.bytes_wanted is None else layer_sizes(node.store)
+        plan = plan_prune(survey(node.store, known=known), policy, sizes=sizes)
         if request.dry_run:
             return _report(node, plan, layer_bytes(node.store, plan), 0.0)
         with node.exclusive() as lease:
             started = time.monotonic()
-            plan = plan_prune(survey(node.store, known=known), excluded_references=references, excluded_digests=digests)
+            plan = plan_prune(survey(node.store, known=known), policy, sizes=sizes)
             lease.check()
             execute(node.store, plan)
             exclusive_ms = (time.monotonic() - started) * 1000
         freed = empty_trash(node.store.paths.trash_dir)
     return _report(node, plan, freed, exclusive_ms)
+
+
+def _policy(node: Node, request: PruneRequest) -> Policy:
+    return Policy(
+        excluded_references=request.excluded_references,
+        excluded_digests=request.excluded_digests,
+        unused_since=math.inf if request.unused_seconds == 0 else time.time() - request.unused_seconds,
+        bytes_wanted=_bytes_wanted(node, request),
+    )
+
+
+def _bytes_wanted(node: Node, request: PruneRequest) -> int | None:
+    """Return how much is missing to what shall be free on the store's filesystem, negative if that is free already."""
+    if request.free_bytes is None and request.free_percent is None:
+        return None
+    statistics = os.statvfs(node.store.paths.store_dir)
+    total, free = statistics.f_blocks * statistics.f_frsize, statistics.f_bavail * statistics.f_frsize
+    return max(request.free_bytes or 0, math.ceil(total * (request.free_percent or 0) / 100)) - free
 
 
 def _report(node: Node, plan: PrunePlan, bytes_freed: int, exclusive_ms: float) -> StorePruned:

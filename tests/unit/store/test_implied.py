@@ -36,7 +36,7 @@ _BASE = (
 def test_the_rootfs_has_the_attributes_that_the_image_means(
     tmp_path: Path, redis_url: str, backend: str, upper: tuple[Entry, ...], expected: tuple[int, int] | None
 ) -> None:
-    """/tmp stays sticky when a layer only puts a file there."""
+    """The tmp directory stays sticky when a layer only puts a file there."""
     write_layout(tmp_path / "layout", {"latest": build_image([layer(*_BASE), layer(*upper)])})
 
     with provisioner(tmp_path, redis_url) as node:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from worker.image import LayerFormat
 from worker.oci.digest import Digest
-from worker.store.prune import Survey, plan_prune
+from worker.store.prune import Policy, Survey, plan_prune
 
 _DIGESTS = [Digest("sha256", f"{number:064x}") for number in range(6)]
 _LAYERS = [Digest("sha256", f"{number:064x}") for number in range(100, 108)]
@@ -32,9 +32,11 @@ def test_no_layer_of_an_image_that_stays_goes(
     layers: tuple[tuple[LayerFormat, Digest], ...],
 ) -> None:
     """For any store, images in use or excluded stay whole, all else goes, and unreadable ones freeze the layers."""
-    found = Survey(images=images, used=used & set(images), references=references, layers=layers)
+    found = Survey(
+        images=images, used=used & set(images), used_at=dict.fromkeys(images, 1.0), references=references, layers=layers
+    )
 
-    plan = plan_prune(found, excluded_references={"a"}, excluded_digests=excluded)
+    plan = plan_prune(found, Policy(excluded_references={"a"}, excluded_digests=excluded))
 
     by_name = {digest for name, digest in references.values() if name == "a"}
     stays = ((used & set(images)) | excluded | by_name) & set(images)
@@ -50,6 +52,53 @@ def test_no_layer_of_an_image_that_stays_goes(
 
 def test_an_empty_store_needs_no_plan() -> None:
     """Nothing there, nothing to do, no error."""
-    plan = plan_prune(Survey(images={}, used=(), references={}, layers=()), excluded_references=(), excluded_digests=())
+    plan = plan_prune(Survey(images={}, used=(), used_at={}, references={}, layers=()), Policy())
 
     assert (plan.images, plan.layers, plan.references) == ((), (), ())
+
+
+def _three_images() -> Survey:
+    """Return images 0, 1, 2, used in the order 1, 2, 0; 0 and 1 share a layer."""
+    images = {
+        _DIGESTS[0]: frozenset({_LAYERS[0], _LAYERS[1]}),
+        _DIGESTS[1]: frozenset({_LAYERS[1], _LAYERS[2]}),
+        _DIGESTS[2]: frozenset({_LAYERS[3]}),
+    }
+    used_at = {_DIGESTS[0]: 30.0, _DIGESTS[1]: 10.0, _DIGESTS[2]: 20.0}
+    layers = tuple((_FORMAT, diff_id) for diff_id in _LAYERS[:4])
+    return Survey(images=images, used=(), used_at=used_at, references={}, layers=layers)
+
+
+def test_what_was_used_lately_stays() -> None:
+    """Only images that last had a ref before the time go."""
+    plan = plan_prune(_three_images(), Policy(unused_since=25.0))
+
+    assert plan.images == (_DIGESTS[1], _DIGESTS[2])
+    assert {diff_id for _, diff_id in plan.layers} == {_LAYERS[2], _LAYERS[3]}
+
+
+def test_the_longest_unused_go_first_and_only_as_many_as_needed() -> None:
+    """A layer that another image shares frees nothing yet."""
+    sizes = {_LAYERS[0]: 100, _LAYERS[1]: 1000, _LAYERS[2]: 10, _LAYERS[3]: 5}
+
+    assert plan_prune(_three_images(), Policy(bytes_wanted=10), sizes=sizes).images == (_DIGESTS[1],)
+    assert plan_prune(_three_images(), Policy(bytes_wanted=11), sizes=sizes).images == (_DIGESTS[1], _DIGESTS[2])
+    assert len(plan_prune(_three_images(), Policy(bytes_wanted=16), sizes=sizes).images) == 3
+    assert len(plan_prune(_three_images(), Policy(bytes_wanted=10**9), sizes=sizes).images) == 3
+
+
+def test_layers_of_no_image_count_first() -> None:
+    """What nothing can use any more may be enough already."""
+    found = _three_images()
+    stray = Survey(
+        images={_DIGESTS[2]: found.images[_DIGESTS[2]]},
+        used=(),
+        used_at=found.used_at,
+        references={},
+        layers=found.layers,
+    )
+
+    plan = plan_prune(stray, Policy(bytes_wanted=50), sizes=dict.fromkeys(_LAYERS, 20))
+
+    assert plan.images == ()
+    assert {diff_id for _, diff_id in plan.layers} == set(_LAYERS[:3])

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """prune: frees all that nothing needs, and nothing else."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,23 @@ def test_an_empty_store_prunes_to_nothing(node: Provisioner) -> None:
     pruned = node.prune({})
 
     assert (pruned["images"], pruned["layers"], pruned["bytes_freed"]) == ([], [], 0)  # type: ignore[index]
+
+
+def test_enough_free_space_means_nothing_to_do(node: Provisioner, image: str) -> None:
+    """The ancestor's headroom: a disk that has it is left alone."""
+    node.pull({"image": image})
+
+    assert node.prune({"free_bytes": 1})["images"] == []  # type: ignore[index]
+    assert node.prune({"free_percent": 0.0001})["images"] == []  # type: ignore[index]
+    assert len(node.prune({"free_percent": 100})["images"]) == 1  # type: ignore[index]
+
+
+def test_what_was_used_lately_is_kept(node: Provisioner, image: str) -> None:
+    """Being used means getting or losing a ref."""
+    node.provision({"container_id": "c1", "image": image})
+    node.destroy({"container_id": "c1"})
+
+    assert node.prune({"unused_seconds": 3600.0})["images"] == []  # type: ignore[index]
+    for digest in node.node.store.images.digests():
+        os.utime(node.node.store.paths.refs_dir(str(digest)), (1, 1))
+    assert len(node.prune({"unused_seconds": 3600.0})["images"]) == 1  # type: ignore[index]
