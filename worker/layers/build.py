@@ -17,7 +17,7 @@ from worker.layers.record import write_record
 from worker.layers.refusal import Excess, Refusal, shown
 from worker.layers.verified import BlobChunks, TarChunks
 from worker.layers.whiteouts import AufsWhiteouts, OverlayWhiteouts
-from worker.linux.durable import reporting_full_disk, sync_filesystem
+from worker.linux.durable import reporting_full_disk, sync_files, sync_filesystem
 from worker.oci.descriptor import Descriptor
 from worker.oci.digest import Digest
 
@@ -44,6 +44,12 @@ _BUILDERS: dict[LayerFormat, LayerBuilder] = {
     LayerFormat.DIRECTORY_AUFS: _build_for_aufs,
     LayerFormat.EROFS: build_erofs,
 }
+_SYNCS: dict[LayerFormat, Callable[[Path], None]] = {
+    LayerFormat.DIRECTORY: sync_filesystem,
+    LayerFormat.DIRECTORY_AUFS: sync_filesystem,
+    LayerFormat.EROFS: sync_files,
+}
+"""How each format's files are made durable: many small ones all at once, with whatever else is dirty; or only these."""
 
 
 def build_layer(  # noqa: PLR0913 - the whole of the package's contract, all but the data by keyword
@@ -99,7 +105,7 @@ def build_layer(  # noqa: PLR0913 - the whole of the package's contract, all but
             **dataclasses.asdict(built),
         )
         write_record(staging_dir / RECORD, record)
-        sync_filesystem(staging_dir)
+        _SYNCS[layer_format](staging_dir)
     return record
 
 

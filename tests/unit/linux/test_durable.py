@@ -131,3 +131,17 @@ def test_sync_filesystem_takes_files_and_directories(tmp_path: Path) -> None:
 
     with pytest.raises(FileNotFoundError):
         durable.sync_filesystem(tmp_path / "missing")
+
+
+def test_sync_files_takes_a_directory_of_files(tmp_path: Path) -> None:
+    """A link among them is not followed, a missing directory is an error."""
+    for name in ("large", "small"):
+        (tmp_path / name).write_bytes(b"x" * 100_000)
+
+    durable.sync_files(tmp_path)
+
+    (tmp_path / "link").symlink_to("large")
+    with pytest.raises(OSError, match="symbolic links"):
+        durable.sync_files(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        durable.sync_files(tmp_path / "absent")

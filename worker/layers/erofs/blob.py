@@ -10,7 +10,7 @@ from typing import Self
 from worker.layers.files import write_extents
 from worker.layers.tar_entry import Extent
 
-_ALIGNMENT_BYTES = 4096
+_BLOCK_BYTES = 4096
 
 
 class Blob:
@@ -18,10 +18,12 @@ class Blob:
 
     Attributes:
         is_used: Whether there is any content.
+        disk_bytes: What the content takes on disk, rounded to blocks.
     """
 
     def __init__(self, path: Path) -> None:
         self.is_used = False
+        self.disk_bytes = 0
         self._path = path
         self._descriptor = -1
         self._end = 0
@@ -49,13 +51,11 @@ class Blob:
             self.is_used = True
         begin = self._end
         write_extents(self._descriptor, data, (Extent(begin + offset, length) for offset, length in extents))
-        self._end = begin + size_bytes + -size_bytes % _ALIGNMENT_BYTES
+        self._end = begin + _rounded(size_bytes)
+        self.disk_bytes += sum(_rounded(length) for _, length in extents)
         os.ftruncate(self._descriptor, self._end)
         return begin
 
-    def sync(self) -> int:
-        """Make the content survive power loss, and return the bytes it takes on disk."""
-        if not self.is_used:
-            return 0
-        os.fsync(self._descriptor)
-        return os.fstat(self._descriptor).st_blocks * 512
+
+def _rounded(size_bytes: int) -> int:
+    return size_bytes + -size_bytes % _BLOCK_BYTES

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Build a layer as its tar and an index of it, in the one pass in which the tar goes by."""
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from worker.layers.erofs.index import dump_index
 from worker.layers.erofs.inode import BLOB_DEVICE, TAR_DEVICE, encode_file, encode_special
 from worker.layers.erofs.kept_tar import KeptTar
 from worker.layers.erofs.layer_tree import LayerTree
-from worker.layers.files import write_data
 from worker.layers.limits import LayerLimits
 from worker.layers.refusal import Refusal
 from worker.layers.stream import ByteStream
@@ -36,7 +34,7 @@ def build_erofs(
 ) -> BuiltLayer:
     """Keep a tar in `staging_dir` and index it.
 
-    Takes all of `chunks`. Effect: the files survive power loss on return, their names not yet.
+    Takes all of `chunks`. Effect: not durable yet, but mostly on its way to the disk.
 
     Raises:
         Refusal: The archive is at fault; `entry` says where.
@@ -46,10 +44,9 @@ def build_erofs(
     with KeptTar(staging_dir / TAR) as tar, Blob(staging_dir / BLOB) as blob:
         layer = read_layer(tar.keeping(chunks), blob=blob, limits=limits)
         devices = BLOB_DEVICE if blob.is_used else TAR_DEVICE
-        index_bytes = _write_synced(staging_dir / INDEX, dump_index(layer.root, device_count=devices))
-        tar.sync()
+        index_bytes = _write(staging_dir / INDEX, dump_index(layer.root, device_count=devices))
         return BuiltLayer(
-            disk_bytes=_rounded(tar.size_bytes) + _rounded(index_bytes) + blob.sync(),
+            disk_bytes=_rounded(tar.size_bytes) + _rounded(index_bytes) + blob.disk_bytes,
             entries=layer.entries,
             has_whiteouts=layer.has_whiteouts,
             is_opaque=layer.root.is_opaque,
@@ -92,15 +89,12 @@ def _apply(layer: LayerTree, entry: TarEntry, reader: TarReader, blob: Blob) -> 
     layer.put_file(place, inode)
 
 
-def _write_synced(path: Path, pieces: Iterable[bytes]) -> int:
-    """Write a new file that survives power loss, but for its name; return its size."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        write_data(descriptor, map(memoryview, pieces))
-        os.fdatasync(descriptor)
-        return os.fstat(descriptor).st_size
-    finally:
-        os.close(descriptor)
+def _write(path: Path, pieces: Iterable[bytes]) -> int:
+    """Write a new file and return its size."""
+    with path.open("xb") as file:
+        for piece in pieces:
+            file.write(piece)
+        return file.tell()
 
 
 def _rounded(size_bytes: int) -> int:

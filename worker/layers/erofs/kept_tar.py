@@ -16,7 +16,8 @@ _WRITEBACK_BYTES = 8 << 20
 class KeptTar:
     """A new file that takes all chunks.
 
-    What was written starts on its way to the disk while more is coming, so that `sync` finds little left to wait for.
+    What was written starts on its way to the disk while more is coming, so that an fsync at the end finds little left
+    to wait for.
 
     Attributes:
         size_bytes: Written so far.
@@ -44,7 +45,3 @@ class KeptTar:
                 start_writeback(self._descriptor, self._started_bytes, self.size_bytes - self._started_bytes)
                 self._started_bytes = self.size_bytes
             yield chunk
-
-    def sync(self) -> None:
-        """Make the content survive power loss."""
-        os.fdatasync(self._descriptor)

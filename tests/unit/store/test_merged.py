@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layers of an image become one file, once."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.erofs import build_layers
+from tests.support.killing import count_lines, run_killed
+from tests.support.tar import File, Whiteout
+from worker.errors import LayerVanished, RecordCorrupt
+from worker.linux import durable
+from worker.store.merged import merge_image
+
+LAYERS = [[File("a", b"1"), File("b", b"2")], [Whiteout("a"), File("c", b"3")]]
+
+
+def test_the_file_is_made_once(tmp_path: Path) -> None:
+    """Whoever comes later takes it as it is."""
+    layer_dirs = build_layers(LAYERS, tmp_path)
+    first = merge_image(tmp_path / "merged.erofs", layer_dirs)
+    written = first.image_path.stat()
+    for layer_dir in layer_dirs:
+        (layer_dir / "layer.idx").unlink()
+
+    again = merge_image(tmp_path / "merged.erofs", layer_dirs)
+
+    assert again == first
+    assert again.image_path.stat().st_ino == written.st_ino
+    assert again.device_paths == tuple(layer_dir / "layer.tar" for layer_dir in layer_dirs)
+
+
+@pytest.mark.parametrize("missing", ["layer.tar", "layer.idx"])
+def test_a_layer_that_is_gone_is_to_be_pulled_again(missing: str, tmp_path: Path) -> None:
+    """The error names it and is transient."""
+    layer_dirs = build_layers(LAYERS, tmp_path)
+    (layer_dirs[1] / missing).unlink()
+
+    with pytest.raises(LayerVanished, match=layer_dirs[1].name):
+        merge_image(tmp_path / "merged.erofs", layer_dirs)
+
+    assert not (tmp_path / "merged.erofs").exists()
+
+
+def test_a_damaged_index_is_named_and_makes_no_image(tmp_path: Path) -> None:
+    """Whichever bit of it was flipped."""
+    layer_dirs = build_layers(LAYERS, tmp_path)
+    path = layer_dirs[1] / "layer.idx"
+    whole = path.read_bytes()
+
+    for damaged in (whole[:-1], b"", whole + b"\0", *(_flipped(whole, byte) for byte in range(len(whole)))):
+        path.write_bytes(damaged)
+        with pytest.raises(RecordCorrupt, match=str(path)):
+            merge_image(tmp_path / "merged.erofs", layer_dirs)
+
+    assert not (tmp_path / "merged.erofs").exists()
+
+
+def test_the_file_is_whole_or_not_there_wherever_its_maker_dies(tmp_path: Path) -> None:
+    """The next one makes it, or finds it."""
+    layer_dirs = build_layers(LAYERS, tmp_path / "layers")
+    whole = merge_image(tmp_path / "whole.erofs", layer_dirs).image_path.read_bytes()
+    lines = count_lines(lambda: merge_image(tmp_path / "counted.erofs", layer_dirs))
+    path = tmp_path / "image/merged.erofs"
+    path.parent.mkdir()
+
+    for line in range(lines - 60, lines + 1):
+        path.unlink(missing_ok=True)
+        run_killed(lambda: merge_image(path, layer_dirs), at_line=line)
+
+        assert not path.exists() or path.read_bytes() == whole
+        assert all(durable.is_temporary(other.name) for other in path.parent.iterdir() if other != path)
+
+
+def _flipped(content: bytes, position: int) -> bytes:
+    changed = bytearray(content)
+    changed[position] ^= 0x10
+    return bytes(changed)
