@@ -8,7 +8,7 @@ shared; a ref without a container's record and without a flock was left by a dea
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +146,8 @@ class Images:
         """
         path = self.ref_path(digest, owner)
         with locked(path, exclusive=False):
-            if path.stat().st_size == 0:
+            # Also one that a crash cut short: it would keep the image, but nobody would know for whom.
+            if _read_owner(path) != owner:
                 _write_in_place(path, owner)
             yield
 
@@ -173,9 +174,12 @@ class Images:
             with suppress(FileNotFoundError):
                 yield path, _read_owner(path)
 
-    def drop_stale(self, path: Path) -> bool:
-        """Remove a ref file whose owner is gone, unless somebody holds it."""
-        return _unlink_unheld(path)
+    def drop_stale(self, path: Path, *, is_stale: Callable[[RefOwner | None], bool]) -> bool:
+        """Remove a ref file unless somebody holds it or `is_stale` denies it; tell whether it is gone.
+
+        `is_stale` is asked with the file locked: whoever wrote a record meanwhile held the file until then.
+        """
+        return _unlink_unheld(path, is_wanted=lambda: is_stale(_read_owner(path)))
 
     def ref_path(self, digest: Digest, owner: RefOwner) -> Path:
         """Return where the owner's ref to the image lies."""
@@ -202,19 +206,25 @@ def _read_owner(path: Path) -> RefOwner | None:
 def _write_in_place(path: Path, owner: RefOwner) -> None:
     """Fill the ref without replacing its file, which is locked by now; cut short, it still keeps the image."""
     document = {"node": owner.node, "container_id": owner.container_id, "name": owner.name}
-    with path.open("r+b") as stream:
+    with durable.reporting_full_disk(path), path.open("r+b") as stream:
         stream.write(json.dumps(document).encode())
+        stream.truncate()
         stream.flush()
         os.fsync(stream.fileno())
     durable.sync_directory(path.parent)
 
 
-def _unlink_unheld(path: Path) -> bool:
+def _unlink_unheld(path: Path, *, is_wanted: Callable[[], bool] = lambda: True) -> bool:
     if not path.exists():
         return True
-    held = try_lock(path, exclusive=True)
+    try:
+        held = try_lock(path, exclusive=True)
+    except FileNotFoundError:  # Prune took the image away in between.
+        return True
     if held is None:
         return False
     with held:
+        if not is_wanted():
+            return False
         path.unlink(missing_ok=True)
     return True

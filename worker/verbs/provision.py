@@ -10,7 +10,8 @@
 When nothing is missing, 3 and 5 are one critical section.
 """
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from worker.backend import Backend
@@ -19,7 +20,6 @@ from worker.errors import (
     ContainerConflict,
     ContainerDestroying,
     InvalidArgument,
-    LayerVanished,
     PermanentError,
     StateLost,
 )
@@ -28,6 +28,7 @@ from worker.linux import durable
 from worker.oci.digest import Digest
 from worker.oci.platform import Platform
 from worker.paths import RootfsPaths
+from worker.puller import RemoteImage
 from worker.records import ProvisionInfo, RootfsRecord, read_record
 from worker.requests import ProvisionRequest
 from worker.store.images import RefOwner, StoredImage
@@ -37,7 +38,7 @@ from worker.verbs.home import Home, existing, opened
 from worker.verbs.node import Elsewhere, Node, OnProgress
 from worker.verbs.pull import cached_image, open_image, pinned
 from worker.verbs.remount import bring_back
-from worker.verbs.undo import abandon
+from worker.verbs.undo import abandon, drop_unrecorded_ref
 from worker.verbs.watch import DestroyWatch
 
 
@@ -118,7 +119,6 @@ def _provision(node: Node, work: _Provision, on_progress: OnProgress) -> Provisi
         info = _provision_warm(node, work, image)
         if info is not None:
             return info
-        node.store.images.drop_unheld(image.digest, work.owner)
     return _provision_cold(node, work, on_progress)
 
 
@@ -129,32 +129,69 @@ def _provision_recorded(node: Node, work: _Provision) -> ProvisionInfo | None:
         return None
     with node.shared() as lease, existing(node.work, container_id) as home:
         _check_current(node, work, home)
-        entry = home.read().rootfses.get(work.name)
-        if entry is None:
-            return None
         lease.check()
-        bring_back(node, container_id, entry)
-        _finish(node, work, entry.info)
-        return entry.info
+        return _recorded(node, work, home)
+
+
+def _recorded(node: Node, work: _Provision, home: Home) -> ProvisionInfo | None:
+    """Bring back and answer what the record has, whatever the reference means by now; None if it has nothing."""
+    entry = home.read().rootfses.get(work.name)
+    if entry is None:
+        return None
+    bring_back(node, home.container_id, entry)
+    _finish(node, work, entry.info)
+    return entry.info
 
 
 def _provision_cold(node: Node, work: _Provision, on_progress: OnProgress) -> ProvisionInfo:
     """Pin, pull, mount; the pin is held, and so known to be alive, until the end."""
     request = work.request
-    watch = DestroyWatch(node.containers, request.container_id, generation=work.generation)
     credential = node.credential(request.secret)
     with (
         open_image(node, request.image, platform=work.platform, credential=credential) as remote,
+        _unpinning(node, remote.digest, work.owner),
         pinned(node, remote, request.image, platform=work.platform, owner=work.owner) as image,
     ):
-        with opened(node.work, request.container_id) as home:
-            _check_current(node, work, home)
+        return _provision_pinned(node, work, remote, image, on_progress=on_progress)
+
+
+@contextmanager
+def _unpinning(node: Node, digest: Digest, owner: RefOwner) -> Iterator[None]:
+    """Drop the pin when the provision fails for good: a destroy that found no record did not know of it."""
+    try:
+        yield
+    except PermanentError:
+        drop_unrecorded_ref(node, digest, owner)
+        raise
+
+
+def _provision_pinned(
+    node: Node, work: _Provision, remote: RemoteImage, image: StoredImage, *, on_progress: OnProgress
+) -> ProvisionInfo:
+    container_id = work.request.container_id
+    with opened(node.work, container_id) as home:
+        _check_current(node, work, home)
+        is_recorded = work.name in home.read().rootfses
+        if not is_recorded:
             _note_pending(node, work, home, image.digest)
+    if not is_recorded:
+        _fetch(node, work, remote, on_progress)
+    with node.shared() as lease, existing(node.work, container_id) as home:
+        _check_current(node, work, home)
+        lease.check()
+        return _mount(node, work, image, home)
+
+
+def _fetch(node: Node, work: _Provision, remote: RemoteImage, on_progress: OnProgress) -> None:
+    container_id = work.request.container_id
+    watch = DestroyWatch(node.containers, container_id, generation=work.generation)
+    try:
         fetch_layers(node, remote, layer_format=work.layer_format, check=watch.check, on_progress=on_progress)
-        with node.shared() as lease, existing(node.work, request.container_id) as home:
+    except ContainerDestroying:
+        # Or Redis lost the hash, which looks the same: the disk says which.
+        with existing(node.work, container_id) as home:
             _check_current(node, work, home)
-            lease.check()
-            return _mount(node, work, image, home)
+        raise
 
 
 def _note_pending(node: Node, work: _Provision, home: Home, digest: Digest) -> None:
@@ -171,17 +208,18 @@ def _provision_warm(node: Node, work: _Provision, image: StoredImage) -> Provisi
     if node.store.layers.missing(image.layers, layer_format=work.layer_format):
         return None
     with ExitStack() as stack:
+        stack.enter_context(_unpinning(node, image.digest, work.owner))
         lease = stack.enter_context(node.shared())
+        # Again, now that prune cannot come in between: a pin without a mount would be left to nobody.
         if node.store.images.get(image.digest) is None:
+            return None
+        if node.store.layers.missing(image.layers, layer_format=work.layer_format):
             return None
         stack.enter_context(node.store.images.pin(image.digest, work.owner))
         home = stack.enter_context(opened(node.work, work.request.container_id))
         _check_current(node, work, home)
         lease.check()
-        try:
-            return _mount(node, work, image, home)
-        except LayerVanished:
-            return None
+        return _mount(node, work, image, home)
 
 
 def _check_current(node: Node, work: _Provision, home: Home) -> None:
@@ -203,7 +241,15 @@ def _check_current(node: Node, work: _Provision, home: Home) -> None:
 
 
 def _mount(node: Node, work: _Provision, image: StoredImage, home: Home) -> ProvisionInfo:
-    """Record, mount, tell Redis; in this order, so that whatever is mounted is recorded."""
+    """Record, mount, tell Redis; in this order, so that whatever is mounted is recorded.
+
+    A duplicate of this request that was faster has decided what the rootfs stands on, perhaps another image: the
+    reference may have moved in between.
+    """
+    if (recorded := _recorded(node, work, home)) is not None:
+        if recorded.digest != str(image.digest):
+            node.store.images.drop(image.digest, work.owner)
+        return recorded
     request = work.request
     paths = node.work.rootfs_paths(request.container_id.parts, name=work.name)
     stack = lower_dirs(node.store, image.digest, image.layers, layer_format=work.layer_format)

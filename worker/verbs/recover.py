@@ -9,6 +9,7 @@ import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from worker.container_id import ContainerId
 from worker.container_view import ContainerView, RestoreKind
@@ -24,7 +25,7 @@ from worker.verbs.destroy import destroy_all
 from worker.verbs.home import Home, existing, nested_ids
 from worker.verbs.node import Elsewhere, Node
 from worker.verbs.remount import bring_back
-from worker.verbs.undo import take_down
+from worker.verbs.undo import is_unrecorded, take_down
 
 _log = logging.getLogger(__name__)
 
@@ -155,25 +156,9 @@ def _drop_stale_refs(node: Node) -> int:
     dropped = 0
     for digest in node.store.images.digests():
         for path, owner in node.store.images.refs(digest):
-            if _is_stale(node, digest, owner):
-                dropped += node.store.images.drop_stale(path)
+            if is_unrecorded(node, digest, owner):
+                dropped += node.store.images.drop_stale(path, is_stale=partial(is_unrecorded, node, digest))
     return dropped
-
-
-def _is_stale(node: Node, digest: Digest, owner: RefOwner | None) -> bool:
-    if owner is None:
-        return True
-    if owner.node != node.name:
-        return False
-    if not owner.container_id:
-        return True
-    home = Home(node.work, ContainerId.parse(owner.container_id))
-    try:
-        record = home.read()
-    except RecordCorrupt:
-        return False
-    entry = record.rootfses.get(owner.name)
-    return record.pending.get(owner.name) != str(digest) and (entry is None or entry.info.digest != str(digest))
 
 
 def _owner(node: Node, container_id: ContainerId, name: str) -> RefOwner:

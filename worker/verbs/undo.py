@@ -4,8 +4,10 @@
 from collections.abc import Callable
 from contextlib import suppress
 
-from worker.errors import ContainerDestroying
+from worker.container_id import ContainerId
+from worker.errors import ContainerDestroying, RecordCorrupt
 from worker.oci.digest import Digest
+from worker.records import read_record
 from worker.requests import ProvisionRequest
 from worker.store.images import RefOwner
 from worker.store.trash import discard, empty_trash
@@ -21,16 +23,15 @@ def abandon(node: Node, request: ProvisionRequest, *, generation: str | None) ->
     """
     container_id = request.container_id
     with node.shared(), suppress(ContainerDestroying), existing(node.work, container_id) as home:
-        _take_back(node, home, request)
+        _take_back(node, home, request, generation=generation)
     if generation is not None:
         image = request.image.normalised
         node.containers.abort_provision(container_id, name=request.name, image=image, generation=generation)
     empty_trash(node.work.trash_dir)
 
 
-def _take_back(node: Node, home: Home, request: ProvisionRequest) -> None:
-    view = node.containers.get(home.container_id)
-    if (view is not None and request.name in view.images) or _is_of_another_image(home, request):
+def _take_back(node: Node, home: Home, request: ProvisionRequest, *, generation: str | None) -> None:
+    if not _is_ours(node, home, request, generation=generation):
         return
     take_down(node, home, name=request.name, drop=node.store.images.drop_unheld)
     record = home.read().without(request.name)
@@ -40,9 +41,43 @@ def _take_back(node: Node, home: Home, request: ProvisionRequest) -> None:
         home.write(record)
 
 
-def _is_of_another_image(home: Home, request: ProvisionRequest) -> bool:
+def _is_ours(node: Node, home: Home, request: ProvisionRequest, *, generation: str | None) -> bool:
+    """Tell whether what is there is this request's to undo: not answered yet, and not of a later container."""
+    view = node.containers.get(home.container_id)
     entry = home.read().rootfses.get(request.name)
-    return entry is not None and entry.info.image != request.image.normalised
+    if entry is not None and entry.info.image != request.image.normalised:
+        return False
+    if view is not None:
+        return view.generation == generation and request.name not in view.images
+    # Redis lost the hash: what is mounted may have been answered.
+    paths = node.work.rootfs_paths(home.container_id.parts, name=request.name)
+    return entry is None or not node.backend(entry.info.backend).is_provisioned(paths)
+
+
+def drop_unrecorded_ref(node: Node, digest: Digest, owner: RefOwner) -> bool:
+    """Remove a ref that no record stands behind and nobody holds; tell whether it is gone.
+
+    Whoever makes a record holds the ref until it is written, so the record is read with the ref locked against that.
+    """
+    return node.store.images.drop_stale(
+        node.store.images.ref_path(digest, owner), is_stale=lambda found: is_unrecorded(node, digest, found)
+    )
+
+
+def is_unrecorded(node: Node, digest: Digest, owner: RefOwner | None) -> bool:
+    """Tell whether no record of this node needs the ref; one cut short by a crash is nobody's."""
+    if owner is None:
+        return True
+    if owner.node != node.name:
+        return False
+    if not owner.container_id:
+        return True
+    try:
+        record = read_record(node.work.record_path(ContainerId.parse(owner.container_id).parts))
+    except RecordCorrupt:
+        return False
+    entry = record.rootfses.get(owner.name)
+    return record.pending.get(owner.name) != str(digest) and (entry is None or entry.info.digest != str(digest))
 
 
 def take_down(node: Node, home: Home, *, name: str, drop: Callable[[Digest, RefOwner], object]) -> None:
