@@ -213,12 +213,12 @@ def test_takes_any_path(site: Site, where: str) -> None:
     assert site.is_clean(paths)
 
 
-def test_stacks_many_layers_with_long_paths(stacking: Site) -> None:
+def test_stacks_many_layers_with_long_paths(stacking_dirs: Site) -> None:
     """64 layers of paths longer than 64 characters were the ancestor's undoing (MESOS-6000)."""
-    paths = stacking.home(LONG)
-    layers = [stacking.layer({f"f{n}": File()}, name=f"{LONG}/{n}") for n in range(64)]
+    paths = stacking_dirs.home(LONG)
+    layers = [stacking_dirs.layer({f"f{n}": File()}, name=f"{LONG}/{n}") for n in range(64)]
 
-    stacking.backend.provision(layers, paths, is_read_only=False)
+    stacking_dirs.backend.provision(layers, paths, is_read_only=False)
 
     assert len(names(paths.rootfs_dir)) == 64
 

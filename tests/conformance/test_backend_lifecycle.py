@@ -159,13 +159,13 @@ def test_refuses_no_layer(site: Site) -> None:
     assert list(paths.rootfs_home.iterdir()) == []
 
 
-def test_refuses_the_same_layer_twice(stacking: Site) -> None:
+def test_refuses_the_same_layer_twice(stacking_dirs: Site) -> None:
     """The contract has no duplicates; aufs and overlayfs fail on them in their own obscure ways."""
-    paths = stacking.home()
-    layer = stacking.layer({"f": File()})
+    paths = stacking_dirs.home()
+    layer = stacking_dirs.layer({"f": File()})
 
     with pytest.raises(BackendUnsupported, match="twice"):
-        stacking.backend.provision([layer, layer], paths, is_read_only=True)
+        stacking_dirs.backend.provision([layer, layer], paths, is_read_only=True)
 
     assert list(paths.rootfs_home.iterdir()) == []
 
