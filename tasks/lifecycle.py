@@ -100,7 +100,7 @@ def _view(settings: Settings) -> NodeView:
         name=settings.node,
         store_id=node.store.identity,
         backends=tuple(node.backends),
-        layer_formats=tuple(layer_format.value for layer_format in node.default_backend.layer_formats),
+        layer_formats=tuple(each for each in node.default_backend.layer_formats if each in node.layer_formats),
         backend=node.default_backend.name,
         free_bytes=statistics.f_bavail * statistics.f_frsize,
         version=worker.__version__,

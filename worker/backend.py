@@ -48,12 +48,14 @@ class Backend(abc.ABC):
         layer_formats: What it can stack, the preferred one first.
         is_writable: Whether a rootfs can be written to when `is_read_only` is false.
         max_lower_dirs: The most it can stack, or None.
+        is_bulk: Whether `provision` takes time in proportion to the image.
     """
 
     name: ClassVar[str]
     layer_formats: ClassVar[tuple[LayerFormat, ...]]
     is_writable: ClassVar[bool] = True
     max_lower_dirs: ClassVar[int | None] = None
+    is_bulk: ClassVar[bool] = False
 
     @abc.abstractmethod
     def unsupported_reason(self, *, work_dir: Path, store_dir: Path) -> str | None:

@@ -3,6 +3,7 @@
 
 import os
 import threading
+from pathlib import Path
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
@@ -10,6 +11,8 @@ from redis.retry import Retry
 
 from worker.backends import choose_backend, supported_backends
 from worker.containers import Containers
+from worker.image import LayerFormat
+from worker.layers.erofs.probe import erofs_unsupported_reason
 from worker.linux import durable
 from worker.lock import ReadWriteLock
 from worker.nodes import Nodes
@@ -17,6 +20,7 @@ from worker.paths import WorkPaths
 from worker.provisioner import Provisioner
 from worker.pullers import make_pullers
 from worker.settings import Settings
+from worker.store.image_mounts import ImageMounts
 from worker.store.store import Store
 from worker.verbs.node import Node
 
@@ -65,9 +69,19 @@ def make_provisioner(settings: Settings) -> Provisioner:
         pullers=make_pullers(settings),
         backends=supported_backends(**directories),
         default_backend=choose_backend(settings.backend, **directories),
+        layer_formats=supported_layer_formats(settings.store_dir),
+        image_mounts=ImageMounts(work),
         is_squashed=os.geteuid() != 0,
     )
     return Provisioner(node)
+
+
+def supported_layer_formats(store_dir: Path) -> frozenset[LayerFormat]:
+    """Return the formats in which layers in the directory can be used. Cost: a trial mount."""
+    formats = set(LayerFormat)
+    if erofs_unsupported_reason(store_dir) is not None:
+        formats.discard(LayerFormat.EROFS)
+    return frozenset(formats)
 
 
 _lock = threading.Lock()

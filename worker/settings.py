@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     work_dir: Path = Field(Path("/var/lib/provisioner/work"), description="Containers and their rootfses; per node.")
     store_dir: Path = Field(Path("/var/lib/provisioner/store"), description="Images and layers; nodes may share it.")
     backend: str | None = Field(None, description="overlay, aufs, bind or copy; unset: the best that works here.")
-    layer_format: str | None = Field(None, description="directory; unset: the best that works here.")
+    layer_format: str | None = Field(None, description="erofs or directory; unset: the best that works here.")
     platform: str | None = Field(None, description="os/architecture[/variant] to pull; unset: this machine's.")
 
     secrets_dir: Path | None = Field(None, description="Files named by `secret`: JSON with username and password.")

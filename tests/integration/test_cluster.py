@@ -38,7 +38,7 @@ def test_a_scheduler_provisions_and_destroys(
 
     assert tree_text(info["rootfs"]) == SMALL_TREE
     assert scheduler.call("provision", container_id="c1", image=image) == info
-    assert len(mounts_below(node.work_dir)) == 1
+    assert len(mounts_below(node.work_dir / "containers")) == 1
     assert scheduler.call("destroy", container_id="c1") is True
     assert scheduler.call("destroy", container_id="c1") is False
     pruned = scheduler.call("prune")

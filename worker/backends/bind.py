@@ -26,7 +26,7 @@ class BindBackend(Backend):
     """
 
     name: ClassVar[str] = "bind"
-    layer_formats: ClassVar[tuple[LayerFormat, ...]] = (LayerFormat.DIRECTORY,)
+    layer_formats: ClassVar[tuple[LayerFormat, ...]] = (LayerFormat.EROFS, LayerFormat.DIRECTORY)
     is_writable: ClassVar[bool] = False
     max_lower_dirs: ClassVar[int | None] = 1
 

@@ -33,7 +33,8 @@ class CopyBackend(Backend):
     """
 
     name: ClassVar[str] = "copy"
-    layer_formats: ClassVar[tuple[LayerFormat, ...]] = (LayerFormat.DIRECTORY,)
+    is_bulk: ClassVar[bool] = True
+    layer_formats: ClassVar[tuple[LayerFormat, ...]] = (LayerFormat.EROFS, LayerFormat.DIRECTORY)
 
     @override
     def unsupported_reason(self, *, work_dir: Path, store_dir: Path) -> str | None:

@@ -53,7 +53,7 @@ class OverlayBackend(Backend):
     """
 
     name: ClassVar[str] = "overlay"
-    layer_formats: ClassVar[tuple[LayerFormat, ...]] = (LayerFormat.DIRECTORY,)
+    layer_formats: ClassVar[tuple[LayerFormat, ...]] = (LayerFormat.EROFS, LayerFormat.DIRECTORY)
     max_lower_dirs: ClassVar[int | None] = 500
 
     @override

@@ -67,15 +67,14 @@ def _children_first(container_ids: set[ContainerId]) -> list[ContainerId]:
 
 def _destroy_one(node: Node, container_id: ContainerId) -> None:
     """Unmount, move out, forget. A provision's mount under way is waited for; its later ones find the mark."""
-    with node.shared():
-        try:
-            with existing(node.work, container_id) as home:
-                _take_down_all(node, home)
-                home.discard()
-        except ContainerDestroying:
-            # No flock: the directory of a mere ancestor, or none at all.
-            discard(node.work.container_dir(container_id.parts), node.work.trash_dir)
-            remove_empty_ancestors(node.work, container_id)
+    try:
+        with existing(node.work, container_id) as home, node.shared():
+            _take_down_all(node, home)
+            home.discard()
+    except ContainerDestroying:
+        # No flock: the directory of a mere ancestor, or none at all.
+        discard(node.work.container_dir(container_id.parts), node.work.trash_dir)
+        remove_empty_ancestors(node.work, container_id)
     if not node.containers.finish_destroy(container_id):
         raise StateLost(container_id=str(container_id), reason="it was provisioned anew, or a nested one is left")
 

@@ -17,6 +17,7 @@ from worker.paths import WorkPaths
 from worker.puller import Credential, Puller
 from worker.secrets import load_secret
 from worker.settings import Settings
+from worker.store.image_mounts import ImageMounts
 from worker.store.store import Store
 
 
@@ -60,6 +61,8 @@ class Node:
         pullers: By transport.
         backends: All that work here, by name.
         default_backend: What is used unless a request names another.
+        layer_formats: All that can be used here.
+        image_mounts: Images in EROFS format, as this node shows them.
         is_squashed: Whether ownership in layers is given up, because the node does not run as root.
     """
 
@@ -71,6 +74,8 @@ class Node:
     pullers: Mapping[Transport, Puller]
     backends: Mapping[str, Backend]
     default_backend: Backend
+    layer_formats: frozenset[LayerFormat]
+    image_mounts: ImageMounts
     is_squashed: bool
 
     @property
@@ -128,12 +133,12 @@ class Node:
     def layer_format(self, backend: Backend) -> LayerFormat:
         """Choose the format in which this node makes layers for the backend."""
         wanted = self.settings.layer_format
-        if wanted is None:
-            return backend.layer_formats[0]
-        if wanted not in backend.layer_formats:
-            reason = f"it cannot stack layers of format {wanted}"
+        usable = [each for each in backend.layer_formats if each in self.layer_formats]
+        chosen = next((each for each in usable if wanted in (None, each)), None)
+        if chosen is None:
+            reason = f"it cannot use layers of format {wanted or ', '.join(backend.layer_formats)} here"
             raise BackendUnsupported(backend=backend.name, reason=reason)
-        return LayerFormat(wanted)
+        return chosen
 
     def puller(self, source: ImageSource) -> Puller:
         """Return what opens the source.

@@ -10,7 +10,7 @@
 When nothing is missing, 3 and 5 are one critical section.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -32,12 +32,12 @@ from worker.puller import RemoteImage
 from worker.records import ProvisionInfo, RootfsRecord, read_record
 from worker.requests import ProvisionRequest
 from worker.store.images import RefOwner, StoredImage
-from worker.store.lower import lower_dirs
 from worker.verbs.fetch import fetch_layers
 from worker.verbs.home import Home, existing, opened
 from worker.verbs.node import Elsewhere, Node, OnProgress
 from worker.verbs.pull import cached_image, open_image, pinned
 from worker.verbs.remount import bring_back
+from worker.verbs.stack import open_stack, prepare_stack, stack_user
 from worker.verbs.undo import abandon, drop_unrecorded_ref
 from worker.verbs.watch import DestroyWatch
 
@@ -127,7 +127,7 @@ def _provision_recorded(node: Node, work: _Provision) -> ProvisionInfo | None:
     container_id = work.request.container_id
     if work.name not in read_record(node.work.record_path(container_id.parts)).rootfses:
         return None
-    with node.shared() as lease, existing(node.work, container_id) as home:
+    with existing(node.work, container_id) as home, node.shared() as lease:
         _check_current(node, work, home)
         lease.check()
         return _recorded(node, work, home)
@@ -176,10 +176,12 @@ def _provision_pinned(
             _note_pending(node, work, home, image.digest)
     if not is_recorded:
         _fetch(node, work, remote, on_progress)
-    with node.shared() as lease, existing(node.work, container_id) as home:
+    prepare_stack(node, image.digest, image.layers, layer_format=work.layer_format)
+    with existing(node.work, container_id) as home, ExitStack() as locked:
+        lease = locked.enter_context(node.shared())
         _check_current(node, work, home)
         lease.check()
-        return _mount(node, work, image, home)
+        return _mount(node, work, image, home, unlock=locked.close)
 
 
 def _fetch(node: Node, work: _Provision, remote: RemoteImage, on_progress: OnProgress) -> None:
@@ -207,19 +209,22 @@ def _provision_warm(node: Node, work: _Provision, image: StoredImage) -> Provisi
     """Pin and mount in one critical section; None when a layer is missing."""
     if node.store.layers.missing(image.layers, layer_format=work.layer_format):
         return None
-    with ExitStack() as stack:
-        stack.enter_context(_unpinning(node, image.digest, work.owner))
-        lease = stack.enter_context(node.shared())
+    with (
+        _unpinning(node, image.digest, work.owner),
+        opened(node.work, work.request.container_id) as home,
+        ExitStack() as pin,
+        ExitStack() as locked,
+    ):
+        lease = locked.enter_context(node.shared())
+        _check_current(node, work, home)
         # Again, now that prune cannot come in between: a pin without a mount would be left to nobody.
         if node.store.images.get(image.digest) is None:
             return None
         if node.store.layers.missing(image.layers, layer_format=work.layer_format):
             return None
-        stack.enter_context(node.store.images.pin(image.digest, work.owner))
-        home = stack.enter_context(opened(node.work, work.request.container_id))
-        _check_current(node, work, home)
+        pin.enter_context(node.store.images.pin(image.digest, work.owner))
         lease.check()
-        return _mount(node, work, image, home)
+        return _mount(node, work, image, home, unlock=locked.close)
 
 
 def _check_current(node: Node, work: _Provision, home: Home) -> None:
@@ -240,8 +245,12 @@ def _check_current(node: Node, work: _Provision, home: Home) -> None:
     raise ContainerDestroying(container_id=str(container_id))
 
 
-def _mount(node: Node, work: _Provision, image: StoredImage, home: Home) -> ProvisionInfo:
+def _mount(
+    node: Node, work: _Provision, image: StoredImage, home: Home, *, unlock: Callable[[], None]
+) -> ProvisionInfo:
     """Record, mount, tell Redis; in this order, so that whatever is mounted is recorded.
+
+    A backend that takes its time gives the cluster lock back first: the ref keeps the image, the flock the container.
 
     A duplicate of this request that was faster has decided what the rootfs stands on, perhaps another image: the
     reference may have moved in between.
@@ -252,10 +261,13 @@ def _mount(node: Node, work: _Provision, image: StoredImage, home: Home) -> Prov
         return recorded
     request = work.request
     paths = node.work.rootfs_paths(request.container_id.parts, name=work.name)
-    stack = lower_dirs(node.store, image.digest, image.layers, layer_format=work.layer_format)
+    user = stack_user(request.container_id, work.name)
     info = _info(node, work, image, paths)
     durable.make_dirs(paths.rootfs_home)
     home.write(home.read().with_rootfs(RootfsRecord(info=info, is_read_only=request.read_only)))
+    stack = open_stack(node, image.digest, image.layers, layer_format=work.layer_format, user=user)
+    if work.backend.is_bulk:
+        unlock()
     work.backend.provision(stack, paths, is_read_only=request.read_only)
     _finish(node, work, info)
     return info

@@ -71,6 +71,7 @@ def recover(node: Node, request: RecoverRequest, *, is_start: bool = False) -> N
                 else:
                     _recover_one(node, container_id, result)
         result.cleaned += _drop_stale_refs(node)
+        result.cleaned += node.image_mounts.release_unneeded(lambda digest, user: _stands_on(node, digest, user))
         result.cleaned += _forget_absent(node, seen)
         empty_trash(node.work.trash_dir)
         empty_trash(node.store.paths.trash_dir)
@@ -110,7 +111,7 @@ def _recover_one(node: Node, container_id: ContainerId, result: NodeRecovered) -
     if node.containers.is_destroying(container_id):
         _destroy(node, container_id, result)
         return
-    with node.shared(), existing(node.work, container_id) as home:
+    with existing(node.work, container_id) as home, node.shared():
         try:
             record = home.read()
         except RecordCorrupt as error:
@@ -163,6 +164,17 @@ def _drop_stale_refs(node: Node) -> int:
 
 def _owner(node: Node, container_id: ContainerId, name: str) -> RefOwner:
     return RefOwner(node=node.name, container_id=str(container_id), name=name)
+
+
+def _stands_on(node: Node, digest: Digest, user: str) -> bool:
+    """Tell whether a rootfs that an image is kept mounted for is recorded to stand on it."""
+    container_id, _, name = user.partition("/")
+    try:
+        record = Home(node.work, ContainerId.parse(container_id)).read()
+    except RecordCorrupt:
+        return True
+    entry = record.rootfses.get(name)
+    return entry is not None and entry.info.digest == str(digest)
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from worker.linux import durable
 from worker.oci.digest import Digest
 from worker.records import RootfsRecord
 from worker.store.images import RefOwner
-from worker.store.lower import lower_dirs
 from worker.verbs.node import Node
+from worker.verbs.stack import open_stack, stack_user
 
 
 def bring_back(node: Node, container_id: ContainerId, entry: RootfsRecord) -> bool:
@@ -32,7 +32,8 @@ def bring_back(node: Node, container_id: ContainerId, entry: RootfsRecord) -> bo
         return False
     layers = tuple(Digest.parse(text) for text in info.layers)
     layer_format = LayerFormat(info.layer_format)
-    stack = lower_dirs(node.store, Digest.parse(info.digest), layers, layer_format=layer_format)
+    user = stack_user(container_id, info.name)
+    stack = open_stack(node, Digest.parse(info.digest), layers, layer_format=layer_format, user=user)
     durable.make_dirs(paths.rootfs_home)
     backend.provision(stack, paths, is_read_only=entry.is_read_only)
     return True

@@ -13,6 +13,7 @@ from worker.store.images import RefOwner
 from worker.store.trash import discard, empty_trash
 from worker.verbs.home import Home, existing, nested_ids
 from worker.verbs.node import Node
+from worker.verbs.stack import close_stack
 
 
 def abandon(node: Node, request: ProvisionRequest, *, generation: str | None) -> None:
@@ -22,7 +23,7 @@ def abandon(node: Node, request: ProvisionRequest, *, generation: str | None) ->
     orders it, and a rootfs that Redis shows as provisioned is left alone.
     """
     container_id = request.container_id
-    with node.shared(), suppress(ContainerDestroying), existing(node.work, container_id) as home:
+    with suppress(ContainerDestroying), existing(node.work, container_id) as home, node.shared():
         _take_back(node, home, request, generation=generation)
     if generation is not None:
         image = request.image.normalised
@@ -96,6 +97,7 @@ def take_down(node: Node, home: Home, *, name: str, drop: Callable[[Digest, RefO
     paths = node.work.rootfs_paths(home.container_id.parts, name=name)
     if entry is not None:
         node.backend(entry.info.backend).destroy(paths)
+        close_stack(node, entry.info)
     discard(paths.rootfs_home, node.work.trash_dir)
     digest = entry.info.digest if entry is not None else record.pending.get(name)
     if digest is not None:

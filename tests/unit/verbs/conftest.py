@@ -10,10 +10,16 @@ from tests.support.provisioners import provisioner, small_layout
 from worker.provisioner import Provisioner
 
 
+@pytest.fixture(params=["erofs", "directory"])
+def layer_format(request: pytest.FixtureRequest) -> str:
+    """Every verb is tested with layers of either kind."""
+    return str(request.param)
+
+
 @pytest.fixture
-def node(tmp_path: Path, redis_url: str) -> Iterator[Provisioner]:
+def node(tmp_path: Path, redis_url: str, layer_format: str) -> Iterator[Provisioner]:
     """One node with an empty store."""
-    with provisioner(tmp_path, redis_url) as made:
+    with provisioner(tmp_path, redis_url, layer_format=layer_format) as made:
         yield made
 
 

@@ -64,11 +64,12 @@ def _kill_at(limit: int, act: Callable[[], object]) -> bool:
 
 
 @pytest.fixture
-def made(tmp_path: Path, redis_url: str) -> Iterator[Callable[[], Provisioner]]:
+def made(tmp_path: Path, redis_url: str, layer_format: str) -> Iterator[Callable[[], Provisioner]]:
     """Make provisioners of the same node: one per process, as workers do."""
 
     def make() -> Provisioner:
-        return make_provisioner(make_settings(tmp_path, redis_url, lease_seconds=_LEASE_SECONDS))
+        settings = make_settings(tmp_path, redis_url, lease_seconds=_LEASE_SECONDS, layer_format=layer_format)
+        return make_provisioner(settings)
 
     yield make
     make().recover({"known_container_ids": []}, is_start=True)
@@ -113,7 +114,7 @@ def test_a_provision_killed_anywhere_is_taken_up_or_undone(
         info = node.provision(keywords)
         assert not isinstance(info, Elsewhere)
         assert tree_text(info["rootfs"]) == SMALL_TREE
-        assert len(mounts_below(node.node.work.work_dir)) == 1
+        assert len(mounts_below(node.node.work.containers_dir)) == 1
         node.recover({}, is_start=True)
         assert tree_text(info["rootfs"]) == SMALL_TREE
         _assert_clean(node, redis_client)

@@ -59,7 +59,7 @@ def test_asking_again_gives_the_same_rootfs(node: Provisioner, image: str) -> No
 
     assert again == first
     assert (Path(str(first["rootfs"])) / "mine").read_text() == "kept"
-    assert len(mounts_below(node.node.work.work_dir)) == 1
+    assert len(mounts_below(node.node.work.containers_dir)) == 1
 
 
 def test_another_image_for_the_same_name_is_an_error_that_changes_nothing(
@@ -159,7 +159,7 @@ def test_many_at_once_get_one_rootfs(node: Provisioner, image: str) -> None:
         answers = list(pool.map(lambda _: _provision(node, container_id="c1", image=image), range(8)))
 
     assert all(answer == answers[0] for answer in answers)
-    assert len(mounts_below(node.node.work.work_dir)) == 1
+    assert len(mounts_below(node.node.work.containers_dir)) == 1
 
 
 def test_many_containers_share_layers(node: Provisioner, image: str) -> None:
@@ -167,7 +167,7 @@ def test_many_containers_share_layers(node: Provisioner, image: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: _provision(node, container_id=f"c{number}", image=image), range(8)))
 
-    assert len(mounts_below(node.node.work.work_dir)) == 8
+    assert len(mounts_below(node.node.work.containers_dir)) == 8
     assert len(list(node.node.store.layers.committed())) == 2
     assert files(node.node.store.paths.staging_dir) == []
 
