@@ -29,6 +29,8 @@ class ProvisionerTask(Task):  # type: ignore[misc]  # Celery has no types
 
     typing = False
     max_retries = None
+    # Celery shows 1,024 characters of a result, which an image with many layers fills before its rootfs is named.
+    resultrepr_maxsize = 16_384
 
     @property
     def provisioner(self) -> Provisioner:

@@ -4,9 +4,11 @@
 Every option is here for a reason that its comment gives; a test lists them, since Celery accepts misspelt ones.
 """
 
+import warnings
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import SecurityWarning
 from kombu.entity import Exchange, Queue
 
 from worker.settings import Settings, process_settings
@@ -81,6 +83,12 @@ def _beat_schedule(settings: Settings) -> dict[str, Any]:
     return {
         "prune": {"task": "provisioner.prune", "schedule": settings.prune_interval_seconds, "kwargs": keywords},
     }
+
+
+# A worker that mounts has to be root, and takes nothing but JSON: the warning's reason, pickle, is not there.
+warnings.filterwarnings(
+    "ignore", message="You're running the worker with superuser privileges", category=SecurityWarning
+)
 
 
 def make_app(settings: Settings) -> Celery:
