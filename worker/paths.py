@@ -8,7 +8,7 @@
       lock                          flock: shared by provision and destroy, exclusive for prune
       images/<digest>/              manifest.json, config.json
         implied-<format>/           one more lower directory on top: see worker/store/implied.py
-        merged.erofs                all layers in one, for the EROFS format: see worker/store/merged.py
+        merged-1.erofs              all layers in one, for the EROFS format: see worker/store/merged.py
         refs/<hash>                 one per (node, container, name) or pull that needs the image
       references/<hash>             reference and platform -> digest
       layers/<format>/<diffid>/     committed: layer.json beside `tree/` (directory format), or beside layer.tar,
@@ -111,8 +111,8 @@ class StorePaths:
         return self.references_dir / _hashed(reference, platform)
 
     def merged_path(self, digest: str) -> Path:
-        """Return the file that merges all layers of the image in EROFS format."""
-        return self.image_dir(digest) / "merged.erofs"
+        """Return the file that merges all layers of the image in EROFS format; its number grows with the encoding."""
+        return self.image_dir(digest) / "merged-1.erofs"
 
     def layer_dir(self, diff_id: str, *, layer_format: str) -> Path:
         """Return the directory of one committed layer."""

@@ -15,6 +15,7 @@ class LayerLimits:
         max_layer_bytes: Of the uncompressed tar, and again of all files with their holes filled.
         max_entries: Members of the tar.
         max_header_bytes: One extended header, or one sparse map.
+        max_index_bytes: What the EROFS format remembers of a layer until it is finished, about 300 an entry.
         max_implied_bytes: Names of the directories that a layer implies without listing them: they are remembered until
             the layer is finished, and one entry can imply two thousand.
         max_window_bytes: What a zstd frame may ask to remember; `zstd -20` asks for 32 MiB, `--ultra -22` for 128.
@@ -23,6 +24,7 @@ class LayerLimits:
     max_layer_bytes: int
     max_entries: int
     max_header_bytes: int
+    max_index_bytes: int = 1024 * MIB
     max_implied_bytes: int = 16 * MIB
     max_window_bytes: int = 32 * MIB
 
@@ -33,4 +35,5 @@ class LayerLimits:
             max_layer_bytes=settings.max_layer_bytes,
             max_entries=settings.max_layer_entries,
             max_header_bytes=settings.max_header_bytes,
+            max_index_bytes=settings.max_index_bytes,
         )

@@ -62,7 +62,7 @@ def read_layer(chunks: Iterator[bytes], *, blob: Blob, limits: LayerLimits) -> L
         Excess: It goes beyond a limit.
     """
     reader = TarReader(ByteStream(chunks), limits)
-    layer = LayerTree(max_implied_bytes=limits.max_implied_bytes)
+    layer = LayerTree(max_implied_bytes=limits.max_implied_bytes, max_index_bytes=limits.max_index_bytes)
     for entry in reader:
         try:
             _apply(layer, entry, reader, blob)

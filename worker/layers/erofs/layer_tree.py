@@ -15,7 +15,6 @@ from worker.layers.names import WHITEOUT_PREFIX, Place, Role, normalised, place_
 from worker.layers.refusal import Excess, Refusal
 from worker.layers.tar_entry import EntryType, TarEntry
 
-_MAX_TREE_BYTES = 1 << 30
 _NODE_OVERHEAD_BYTES = 200
 """About what a node costs in memory beside the bytes of its name and inode."""
 _NO_TARGET = "the target of the hard link is not in this layer"
@@ -30,12 +29,13 @@ class LayerTree:
         entries: How many were applied.
     """
 
-    def __init__(self, *, max_implied_bytes: int) -> None:
+    def __init__(self, *, max_implied_bytes: int, max_index_bytes: int) -> None:
         self.root = Directory()
         self.has_whiteouts = False
         self.entries = 0
         self._implied = ImpliedDirs(max_bytes=max_implied_bytes)
         self._bytes = 0
+        self._max_bytes = max_index_bytes
         # Entries come by the directory: the one of the last entry is found without a walk.
         self._near_path = b""
         self._near = self.root
@@ -205,8 +205,8 @@ class LayerTree:
     def _count(self, name: bytes, node: Node) -> None:
         """Bound the memory: what was replaced counts as well."""
         self._bytes += _NODE_OVERHEAD_BYTES + len(name) + (len(node) if isinstance(node, bytes) else 0)
-        if self._bytes > _MAX_TREE_BYTES:
-            raise Excess("bytes of metadata", _MAX_TREE_BYTES)
+        if self._bytes > self._max_bytes:
+            raise Excess("bytes of metadata", self._max_bytes)
 
     def _is_covered(self, path: bytes) -> bool:
         """Tell whether a directory above hides what the layers below have at the path."""
