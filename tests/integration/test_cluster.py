@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from tests.support.images import build_image, layer
+from tests.support.layouts import write_layout
 from tests.support.mounts import mounts_below
 from tests.support.provisioners import SMALL_TREE, files, small_image, small_layout, tree_text
 from tests.support.redis_server import RedisServer
@@ -218,6 +219,32 @@ def test_a_worker_killed_during_a_pull_loses_nothing(
     assert scheduler.call("destroy", container_id="c1") is True
     assert mounts_below(node.work_dir) == []
     assert _container_keys(own_redis_server) == []
+
+
+def test_a_worker_killed_during_a_mount_loses_nothing(
+    node: Node, scheduler: Scheduler, own_redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """A copy takes long enough to be killed in; nothing of the half-made tree is ever shown as the rootfs."""
+    files_of_it = [File(f"file{number}", os.urandom(1_000_000)) for number in range(150)]
+    write_layout(tmp_path / "layout", {"latest": build_image([layer(*files_of_it, compression="none")])})
+    image = f"oci:{tmp_path / 'layout'}:latest"
+    scheduler.call("pull", image=image)
+    result = scheduler.send("provision", container_id="c1", image=image, backend="copy")
+    home = node.work_dir / "containers" / "c1" / "rootfses" / "rootfs"
+    while not home.exists() or not any(path.name != "rootfs" for path in home.iterdir()):
+        assert not (home / "rootfs").exists(), "the copy was over before it could be killed"
+        time.sleep(0.001)
+    node.kill()
+    assert not (home / "rootfs").exists()
+
+    node.start()
+    info = result.get(timeout=90)
+
+    copied = {path.name: path.read_bytes() for path in Path(info["rootfs"]).iterdir()}
+    assert copied == {entry.path: entry.content for entry in files_of_it}
+    assert scheduler.call("destroy", container_id="c1") is True
+    assert _container_keys(own_redis_server) == []
+    assert files(node.work_dir / "containers") == []
 
 
 def test_containers_outlive_a_killed_worker(node: Node, scheduler: Scheduler, tmp_path: Path) -> None:
