@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 from celery import Task
 
-from worker.errors import InvalidArgument, TransientError
+from worker.errors import InvalidArgument, ProvisionerError, TransientError
 from worker.provisioner import Elsewhere, Progress, Provisioner
 from worker.runtime import process_nodes, process_provisioner
 from worker.settings import process_settings
@@ -28,6 +28,8 @@ class ProvisionerTask(Task):  # type: ignore[misc]  # Celery has no types
     """
 
     typing = False
+    # Errors of the tree are answers, not accidents: logged in one line, without a traceback.
+    throws = (ProvisionerError,)
     max_retries = None
     # Celery shows 1,024 characters of a result, which an image with many layers fills before its rootfs is named.
     resultrepr_maxsize = 16_384

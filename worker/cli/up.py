@@ -26,7 +26,7 @@ from worker.linux import durable
 from worker.linux.mountinfo import mounts_at_or_below
 from worker.settings import Settings
 
-FLOWER_COLUMNS = "name,uuid,state,args,kwargs,result,received,started,runtime,worker"
+FLOWER_COLUMNS = "name,state,kwargs,result,runtime,worker,received,retries,exception,uuid"
 _REDIS_PORT = 6379
 _FLOWER_PORT = 5555
 _POLL_SECONDS = 0.2
