@@ -48,13 +48,26 @@ def nodes(cluster: Cluster, as_json: bool) -> None:
 @click.command()
 @json_option
 @pass_cluster
-def lock(cluster: Cluster, as_json: bool) -> None:
-    """Show who holds the lock of each store and who waits for it."""
+@click.option("--shorten", metavar="OWNER", help="Let this stuck holder's lease run out, and show what is then.")
+@click.option("--seconds", type=click.FloatRange(min=0), default=0.0, show_default=True, help="How soon.")
+def lock(cluster: Cluster, as_json: bool, shorten: str | None, seconds: float) -> None:
+    """Show who holds the lock of each store and who waits for it.
+
+    What a holder was promised already, at most one lease, is not taken from it: it may be acting on it.
+    """
+    if shorten is not None:
+        _shorten(cluster, shorten, seconds)
     store_ids = sorted({status.view.store_id for status in cluster.nodes.all()})
     views = {store_id: cluster.lock(store_id).snapshot() for store_id in store_ids}
     document = {"locks": [{"store": store_id, **_lock_document(view)} for store_id, view in views.items()]}
     tables = Group(*(lock_table(store_id, view) for store_id, view in views.items()))
     emit(document, as_json=as_json, render=lambda: tables if views else "no node was ever seen")
+
+
+def _shorten(cluster: Cluster, owner: str, seconds: float) -> None:
+    store_ids = {status.view.store_id for status in cluster.nodes.all()}
+    if all(cluster.lock(store_id).shorten(owner, seconds) is None for store_id in sorted(store_ids)):
+        raise Failure(f"{owner} holds no lock")
 
 
 def _lock_document(view: LockView) -> dict[str, Any]:

@@ -59,6 +59,19 @@ def test_lock_shows_each_store_once(run: Run, cluster: Cluster) -> None:
 
 
 @pytest.mark.redis
+def test_a_stuck_holders_lease_can_be_shortened(run: Run, cluster: Cluster) -> None:
+    """It is renewed no more, and somebody who holds nothing is an error that names it."""
+    show_node(cluster.nodes, "n1", store_id="aaaa")
+    with cluster.lock("aaaa").shared(timeout_seconds=5) as lease:
+        (shown,) = run("lock", "--json", "--shorten", lease.owner, "--seconds", "1").document["locks"]
+
+        assert [party["owner"] for party in shown["holders"]] == [lease.owner]
+        assert 0 < shown["holders"][0]["remaining_seconds"] <= 30
+    refused = run("lock", "--shorten", "nobody")
+    assert (refused.code, "nobody" in refused.err) == (1, True)
+
+
+@pytest.mark.redis
 def test_lock_without_nodes_says_so(run: Run, cluster: Cluster) -> None:
     """There is no store to speak of."""
     assert run("lock").out == "no node was ever seen\n"
