@@ -63,7 +63,7 @@ def redis_client(shared_redis_server: RedisServer) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def redis_url(shared_redis_server: RedisServer, redis_client: redis.Redis) -> str:  # noqa: ARG001 - it empties the server
+def redis_url(shared_redis_server: RedisServer, redis_client: redis.Redis) -> str:
     """The URL of the shared server, emptied."""
     return shared_redis_server.url
 

@@ -284,14 +284,14 @@ def test_a_registry_that_is_away_is_retried(node: Node, scheduler: Scheduler, tm
     from tests.support.ports import free_port  # noqa: PLC0415
     from tests.support.registry_server import registry_server  # noqa: PLC0415
 
+    (tmp_path / "late").mkdir()
+    with registry_server(tmp_path / "late") as early:
+        early.push("late", "latest", small_image())
     port = free_port()
     result = scheduler.send("provision", container_id="c1", image=f"127.0.0.1:{port}/late:latest")
     while "Retry in" not in node.log:
         time.sleep(0.1)
-    (tmp_path / "late").mkdir()
-    with registry_server(tmp_path / "late", port=port) as late:
-        late.push("late", "latest", small_image())
-
+    with registry_server(tmp_path / "late", port=port):
         info = result.get(timeout=90)
 
         assert tree_text(info["rootfs"]) == SMALL_TREE

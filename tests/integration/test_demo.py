@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The demonstration on real parts: what it shows, and that nothing of it stays, however it ends."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The README's scheduler, taken from the README and run against a real worker."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`provisioner up` and the commands of another terminal, on real processes."""
 
 import json

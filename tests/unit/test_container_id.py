@@ -29,7 +29,25 @@ def test_a_well_formed_id_survives_the_round_trip(parts: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", ".", "a.", ".a", "a..b", "-a", "_a", "a/b", "../a", "a b", "a\n", "ä", "a" * 129, "a." * 512 + "a", None, 7, b"a"],
+    [
+        "",
+        ".",
+        "a.",
+        ".a",
+        "a..b",
+        "-a",
+        "_a",
+        "a/b",
+        "../a",
+        "a b",
+        "a\n",
+        "ä",
+        "a" * 129,
+        "a." * 512 + "a",
+        None,
+        7,
+        b"a",
+    ],
 )
 def test_a_malformed_id_is_refused_by_name(text: object) -> None:
     """The error says which argument is wrong."""

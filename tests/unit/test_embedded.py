@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The embedded Valkey: its own, durable, reachable by its owner only, and gone when stopped."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The README's tables say what the code says; `python -m tests.unit.test_readme` rewrites them."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Waiting for a task's answer, with Celery's real result backend and a worker's hand in it."""
 
 import threading

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The demonstration's own processes and directory. `tests/integration/test_demo.py` runs all of it."""
 
 from pathlib import Path

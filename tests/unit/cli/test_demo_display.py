@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How the demonstration shows itself."""
 
 import io

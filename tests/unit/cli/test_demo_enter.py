@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Running something inside a rootfs."""
 
 import shutil

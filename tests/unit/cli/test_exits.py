@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Errors at the terminal."""
 
 import pytest

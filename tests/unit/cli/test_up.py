@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A cluster of one node in one terminal: what it runs. `tests/integration/test_up.py` runs it."""
 
 import shlex

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The five tasks as commands: what is refused here, and what is sent."""
 
 import json
