@@ -116,7 +116,7 @@ class Images:
     def resolved(self, reference: str, *, platform: str) -> Digest | None:
         """Return what the reference resolved to, if the store remembers."""
         try:
-            return _read_reference(self._paths.reference_path(reference, platform=platform)).digest
+            return read_reference(self._paths.reference_path(reference, platform=platform)).digest
         except (FileNotFoundError, RecordCorrupt):
             return None
 
@@ -132,7 +132,7 @@ class Images:
         """List what references resolved to, with the file that says so; unreadable ones are passed over."""
         for path in self._paths.references_dir.iterdir():
             with suppress(RecordCorrupt, FileNotFoundError):
-                yield path, _read_reference(path)
+                yield path, read_reference(path)
 
     # Refs.
 
@@ -186,7 +186,12 @@ class Images:
         return self._paths.ref_path(str(digest), node=owner.node, container_id=owner.container_id, name=owner.name)
 
 
-def _read_reference(path: Path) -> ResolvedReference:
+def read_reference(path: Path) -> ResolvedReference:
+    """Read a file below `references/`.
+
+    Raises:
+        RecordCorrupt: It holds something else.
+    """
     try:
         document = json.loads(path.read_bytes())
         digest = Digest.parse(document["digest"])

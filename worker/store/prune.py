@@ -1,22 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prune: survey, plan (pure), execute as renames.
+"""Prune: survey, plan (pure), recheck, execute as renames.
 
-Refs on disk are the truth. The exclusive section is the survey of refs and the renames; manifests are read before it
-and never change under their digest, sizes are read and files deleted after it.
+Refs on disk are the truth. All that takes time lies outside the exclusive section: before it the survey of everything
+and the plan, after it what readers can live with, the deletion of files. Inside, only what can have changed since the
+survey is looked at again, and spared if it did: the refs of images that are to go, and images that came.
 """
 
 import math
+import os
+import uuid
 from collections import Counter
-from collections.abc import Collection, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from worker.errors import LayerVanished, RecordCorrupt
+from worker.errors import InvalidArgument, LayerVanished, RecordCorrupt
 from worker.image import LayerFormat
+from worker.linux import durable
 from worker.oci.digest import Digest
-from worker.store.images import Images
+from worker.store.images import Images, read_reference
 from worker.store.store import Store
-from worker.store.trash import discard
 
 Layer = tuple[LayerFormat, Digest]
 
@@ -59,26 +63,25 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrunePlan:
-    """What goes. Order of execution: references, images, layers, so that a crash in between leaves only surplus."""
+    """What goes. Order of execution: images, layers, references, so that a crash in between leaves only surplus."""
 
     references: tuple[Path, ...] = ()
     images: tuple[Digest, ...] = ()
     layers: tuple[Layer, ...] = field(default=())
 
 
-def survey(store: Store, *, known: MutableMapping[Digest, Collection[Digest] | None]) -> Survey:
-    """Look at the store. `known` caches images' layers between surveys and is filled here.
+def survey(store: Store) -> Survey:
+    """Look at the store.
 
-    Cost: one directory listing per image, one manifest per image not yet in `known`.
+    Cost: one directory listing and one manifest per image, one small file per reference.
+    Locking: none. What is there all the time is seen; of what comes or goes meanwhile anything.
     """
+    images_dir = str(store.paths.images_dir)
     digests = tuple(store.images.digests())
-    for digest in digests:
-        if digest not in known:
-            known[digest] = _layers_of(store.images, digest)
     return Survey(
-        images={digest: known[digest] for digest in digests},
-        used={digest for digest in digests if _is_used(store, digest)},
-        used_at={digest: _used_at(store, digest) for digest in digests},
+        images={digest: _layers_of(store.images, digest) for digest in digests},
+        used_at={digest: _used_at(images_dir, digest) for digest in digests},
+        used={digest for digest in digests if _is_used(images_dir, digest)},
         references={path: (ref.reference, ref.digest) for path, ref in store.images.references()},
         layers=tuple(store.layers.committed()),
     )
@@ -144,18 +147,75 @@ def layer_bytes(store: Store, plan: PrunePlan) -> int:
     return sum(_bytes_of(store, layer) for layer in plan.layers)
 
 
+def recheck(store: Store, found: Survey, plan: PrunePlan) -> PrunePlan:
+    """Take out of the plan what came into use since the survey.
+
+    Cost: one listing of the images, some 10 µs per image that is to go, one manifest per image that came.
+    Locking: the caller holds the cluster lock and the fence exclusively, so that nothing comes into use any more.
+    """
+    images_dir, seen = str(store.paths.images_dir), set(map(str, found.images))
+    came = [name for name in os.listdir(images_dir) if name not in seen]  # noqa: PTH208 - names, quickly
+    used = [digest for digest in plan.images if _was_touched(images_dir, digest, used_at=found.used_at[digest])]
+    needed = [*(found.images[digest] for digest in used), *(_layers_of_name(store.images, name) for name in came)]
+    return spare(plan, images=used, needed=needed)
+
+
+def spare(plan: PrunePlan, *, images: Collection[Digest], needed: Collection[Collection[Digest] | None]) -> PrunePlan:
+    """Leave out images, and the layers that are needed; all layers if one of those who need some cannot be read."""
+    if not images and not needed:
+        return plan
+    kept = {layer for layers in needed for layer in layers or ()}
+    spared = set(images)
+    return replace(
+        plan,
+        images=tuple(digest for digest in plan.images if digest not in spared),
+        layers=() if None in needed else tuple(layer for layer in plan.layers if layer[1] not in kept),
+    )
+
+
 def execute(store: Store, plan: PrunePlan) -> None:
-    """Move everything of the plan out of sight.
+    """Move the plan's images and layers out of sight.
 
     Effect: renames only; safe to be killed anywhere, the next prune goes on.
-    Locking: the caller holds the cluster lock and the fence exclusively, since before the survey.
+    Locking: the caller holds the cluster lock and the fence exclusively, since before the recheck.
+    """
+    # Strings, because `pathlib` would take as long again as the kernel.
+    images_dir, layers_dir = str(store.paths.images_dir), str(store.paths.layers_dir)
+    trash_dir, token = str(store.paths.trash_dir), uuid.uuid4().hex
+    for digest in plan.images:
+        _move(f"{images_dir}/{digest}", f"{trash_dir}/image-{digest.hex}.{token}")
+    for layer_format, diff_id in plan.layers:
+        _move(f"{layers_dir}/{layer_format}/{diff_id}", f"{trash_dir}/{layer_format}-{diff_id.hex}.{token}")
+
+
+def make_durable(store: Store) -> None:
+    """Let the renames survive power loss, before what they moved is deleted: else it could come back in part."""
+    for directory in (store.paths.images_dir, *store.paths.layers_dir.iterdir(), store.paths.trash_dir):
+        durable.sync_directory(directory)
+
+
+def forget_references(store: Store, plan: PrunePlan) -> None:
+    """Delete references whose image went.
+
+    Effect: one that leads nowhere is as good as none, so this needs no lock. One that leads to an image that came back
+        in this very moment may go too: its source is asked once more.
     """
     for path in plan.references:
-        path.unlink(missing_ok=True)
-    for digest in plan.images:
-        discard(store.paths.image_dir(str(digest)), store.paths.trash_dir)
-    for layer_format, diff_id in plan.layers:
-        discard(store.paths.layer_dir(str(diff_id), layer_format=layer_format.value), store.paths.trash_dir)
+        with suppress(RecordCorrupt, FileNotFoundError):
+            if not store.paths.image_dir(str(read_reference(path).digest)).exists():
+                path.unlink()
+
+
+def _move(source: str, target: str) -> None:
+    with suppress(FileNotFoundError):
+        os.rename(source, target)  # noqa: PTH104 - quickly
+
+
+def _layers_of_name(images: Images, name: str) -> Collection[Digest] | None:
+    try:
+        return _layers_of(images, Digest.parse(name))
+    except InvalidArgument:
+        return ()
 
 
 def _layers_of(images: Images, digest: Digest) -> Collection[Digest] | None:
@@ -166,17 +226,23 @@ def _layers_of(images: Images, digest: Digest) -> Collection[Digest] | None:
     return frozenset(image.layers) if image is not None else None
 
 
-def _is_used(store: Store, digest: Digest) -> bool:
+def _was_touched(images_dir: str, digest: Digest, *, used_at: float) -> bool:
+    """Tell whether the image has a ref or, as far as the filesystem's clock can tell, had one since it was surveyed."""
+    return _used_at(images_dir, digest) != used_at or _is_used(images_dir, digest)
+
+
+def _is_used(images_dir: str, digest: Digest) -> bool:
     try:
-        return next(store.paths.refs_dir(str(digest)).iterdir(), None) is not None
+        with os.scandir(f"{images_dir}/{digest}/refs") as entries:
+            return next(entries, None) is not None
     except FileNotFoundError:
         return False
 
 
-def _used_at(store: Store, digest: Digest) -> float:
+def _used_at(images_dir: str, digest: Digest) -> float:
     """Refs come and go in their directory, whose time of change says when the last one did."""
     try:
-        return store.paths.refs_dir(str(digest)).stat().st_mtime
+        return os.stat(f"{images_dir}/{digest}/refs").st_mtime  # noqa: PTH116 - quickly
     except FileNotFoundError:
         return 0.0
 

@@ -4,13 +4,22 @@
 import math
 import os
 import time
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from worker.linux.flock import locked
-from worker.oci.digest import Digest
 from worker.requests import PruneRequest
-from worker.store.prune import Policy, PrunePlan, execute, layer_bytes, layer_sizes, plan_prune, survey
+from worker.store.prune import (
+    Policy,
+    PrunePlan,
+    execute,
+    forget_references,
+    layer_bytes,
+    layer_sizes,
+    make_durable,
+    plan_prune,
+    recheck,
+    survey,
+)
 from worker.store.trash import empty_trash
 from worker.verbs.node import Elsewhere, Node
 
@@ -51,17 +60,19 @@ def prune(node: Node, request: PruneRequest) -> StorePruned | Elsewhere:
     with locked(node.work.node_lock_path, exclusive=False):
         if policy.bytes_wanted is not None and policy.bytes_wanted <= 0:
             return _report(node, PrunePlan(), 0, 0.0)
-        known: dict[Digest, Collection[Digest] | None] = {}
         sizes = {} if policy.bytes_wanted is None else layer_sizes(node.store)
-        plan = plan_prune(survey(node.store, known=known), policy, sizes=sizes)
+        found = survey(node.store)
+        plan = plan_prune(found, policy, sizes=sizes)
         if request.dry_run:
             return _report(node, plan, layer_bytes(node.store, plan), 0.0)
         with node.exclusive() as lease:
             started = time.monotonic()
-            plan = plan_prune(survey(node.store, known=known), policy, sizes=sizes)
+            plan = recheck(node.store, found, plan)
             lease.check()
             execute(node.store, plan)
             exclusive_ms = (time.monotonic() - started) * 1000
+        make_durable(node.store)
+        forget_references(node.store, plan)
         freed = empty_trash(node.store.paths.trash_dir)
     return _report(node, plan, freed, exclusive_ms)
 

@@ -104,3 +104,26 @@ def test_a_store_keeps_its_identity(store: Store, tmp_path: Path) -> None:
 def test_a_store_is_its_owners_alone(store: Store) -> None:
     """Images hold setuid files."""
     assert store.paths.store_dir.stat().st_mode & 0o077 == 0
+
+
+def test_a_ref_cut_short_by_a_crash_is_written_again(store: Store, digest: Digest) -> None:
+    """It would keep the image, and `recover` would take it for nobody's."""
+    path = store.images.ref_path(digest, _OWNER)
+    path.write_bytes(b'{"node": "n1", "conta' + bytes(200))
+
+    store.images.keep(digest, _OWNER)
+
+    assert list(store.images.refs(digest)) == [(path, _OWNER)]
+
+
+def test_a_stale_ref_is_judged_again_once_it_is_locked(store: Store, digest: Digest) -> None:
+    """Its owner as it is by then is what the judge gets, and the judge's word counts."""
+    path = store.images.ref_path(digest, _OWNER)
+    store.images.keep(digest, _OWNER)
+    asked: list[RefOwner | None] = []
+
+    assert not store.images.drop_stale(path, is_stale=lambda owner: bool(asked.append(owner)))
+    assert path.exists()
+    assert store.images.drop_stale(path, is_stale=lambda owner: owner == _OWNER)
+    assert not path.exists()
+    assert asked == [_OWNER]

@@ -1,14 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """The prune plan is a pure function: nothing in use or excluded ever goes."""
 
+import os
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.images import build_image, layer
+from tests.support.tar import File
 from worker.image import LayerFormat
 from worker.oci.digest import Digest
-from worker.store.prune import Policy, Survey, plan_prune
+from worker.store.images import RefOwner
+from worker.store.prune import (
+    Policy,
+    PrunePlan,
+    Survey,
+    execute,
+    forget_references,
+    plan_prune,
+    recheck,
+    spare,
+    survey,
+)
+from worker.store.store import Store
 
 _DIGESTS = [Digest("sha256", f"{number:064x}") for number in range(6)]
 _LAYERS = [Digest("sha256", f"{number:064x}") for number in range(100, 108)]
@@ -102,3 +117,101 @@ def test_layers_of_no_image_count_first() -> None:
 
     assert plan.images == ()
     assert {diff_id for _, diff_id in plan.layers} == set(_LAYERS[:3])
+
+
+@given(
+    images=_images, gone=_subset, needed=st.lists(st.none() | st.frozensets(st.sampled_from(_LAYERS))), layers=_layers
+)
+def test_spared_layers_are_those_somebody_needs_by_now(
+    images: dict[Digest, frozenset[Digest] | None],
+    gone: frozenset[Digest],
+    needed: list[frozenset[Digest] | None],
+    layers: tuple[tuple[LayerFormat, Digest], ...],
+) -> None:
+    """Nothing is added to a plan; one who needs unknown layers keeps them all."""
+    plan = PrunePlan(images=tuple(images), layers=layers)
+
+    left = spare(plan, images=gone, needed=needed)
+
+    assert set(left.images) == set(images) - gone
+    wanted = {layer for each in needed for layer in each or ()}
+    assert set(left.layers) == (set() if None in needed else {each for each in layers if each[1] not in wanted})
+
+
+def _put(store: Store, text: str) -> Digest:
+    """Put an image whose base layer all of them share, with its layers as empty directories."""
+    image = build_image([layer(File("base")), layer(File("own", text.encode()))])
+    digest = Digest.parse(image.digest)
+    store.images.put(digest, manifest=image.manifest.content, config=image.config.content)
+    for diff_id in image.diff_ids:
+        store.paths.layer_dir(diff_id, layer_format=_FORMAT.value).mkdir(parents=True, exist_ok=True)
+    return digest
+
+
+def _left(store: Store) -> set[Digest]:
+    return {diff_id for _, diff_id in store.layers.committed()}
+
+
+def test_what_came_into_use_after_the_survey_stays(tmp_path: Path) -> None:
+    """An image that got a ref keeps its layers; the other goes."""
+    store = Store.open(tmp_path / "store")
+    used, unused = _put(store, "used"), _put(store, "unused")
+    kept = set(store.images.get(used).layers)  # type: ignore[union-attr]
+    found = survey(store)
+    plan = plan_prune(found, Policy())
+
+    store.images.keep(used, RefOwner(node="n1", container_id="c1", name="rootfs"))
+    left = recheck(store, found, plan)
+    execute(store, left)
+
+    assert set(plan.images) == {used, unused}
+    assert set(store.images.digests()) == {used}
+    assert _left(store) == kept
+
+
+def test_what_came_into_the_store_after_the_survey_keeps_its_layers(tmp_path: Path) -> None:
+    """Its own, which the survey had seen as nobody's, and the one it shares with an image that goes."""
+    store = Store.open(tmp_path / "store")
+    _put(store, "old")
+    new = _put(store, "new")
+    kept = set(store.images.get(new).layers)  # type: ignore[union-attr]
+    away = store.paths.image_dir(str(new)).rename(tmp_path / "away")
+    found = survey(store)
+    plan = plan_prune(found, Policy())
+
+    away.rename(store.paths.image_dir(str(new)))
+    execute(store, recheck(store, found, plan))
+
+    assert kept <= {diff_id for _, diff_id in plan.layers}
+    assert set(store.images.digests()) == {new}
+    assert _left(store) == kept
+
+
+def test_a_ref_that_came_and_went_is_seen(tmp_path: Path) -> None:
+    """Somebody pulled it meanwhile: the next prune may take it."""
+    store = Store.open(tmp_path / "store")
+    digest = _put(store, "pulled")
+    os.utime(store.paths.refs_dir(str(digest)), (1, 1))
+    found = survey(store)
+    owner = RefOwner(node="n1", container_id="", name="pull-1")
+
+    store.images.keep(digest, owner)
+    store.images.drop(digest, owner)
+
+    assert recheck(store, found, plan_prune(found, Policy())).images == ()
+
+
+def test_references_go_after_their_images_and_not_without_them(tmp_path: Path) -> None:
+    """One whose image is there again by then stays."""
+    store = Store.open(tmp_path / "store")
+    gone, back = _put(store, "gone"), _put(store, "back")
+    for name, digest in (("gone", gone), ("back", back)):
+        store.images.remember(name, platform="linux/amd64", digest=digest)
+    found = survey(store)
+    plan = plan_prune(found, Policy())
+    execute(store, plan)
+
+    _put(store, "back")
+    forget_references(store, plan)
+
+    assert [reference.reference for _, reference in store.images.references()] == ["back"]
