@@ -15,6 +15,7 @@
                                     layer.idx and where there are sparse files layer.blob (EROFS format)
       staging/<hash>/               invisible until renamed in
       staging/<hash>.lock           flock of whoever fills the staging directory of the same name
+      partial/<digest>              what arrived of a large blob so far; flock: whoever adds to it
       trash/                        renamed out before deletion
     WORK_DIR/                       per node; mode 0700
       node.lock                     flock: one `recover` at a time
@@ -76,6 +77,11 @@ class StorePaths:
     def staging_dir(self) -> Path:
         """Where images and layers are made, invisibly."""
         return self.store_dir / "staging"
+
+    @property
+    def partial_dir(self) -> Path:
+        """Where the beginnings of large blobs outlive a worker."""
+        return self.store_dir / "partial"
 
     @property
     def trash_dir(self) -> Path:

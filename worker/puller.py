@@ -45,7 +45,10 @@ class RemoteImage(abc.ABC):
         config: The configuration, byte for byte.
         image_config: `config`, parsed.
         layers: The layers' blobs, base first; as many as `image_config.diff_ids`.
+        can_resume: Whether a blob's beginning is worth keeping: `offset` saves fetching it again.
     """
+
+    can_resume: ClassVar[bool] = False
 
     digest: Digest
     manifest: bytes
@@ -54,8 +57,8 @@ class RemoteImage(abc.ABC):
     layers: tuple[Descriptor, ...]
 
     @abc.abstractmethod
-    def blob(self, descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:
-        """Stream a layer's blob from its first byte in chunks of about 1 MiB.
+    def blob(self, descriptor: Descriptor, *, offset: int = 0) -> AbstractContextManager[Iterator[bytes]]:
+        """Stream a layer's blob from its byte `offset`, 0 to its size, in chunks of about 1 MiB.
 
         A broken connection is resumed inside, where the source can. Safe to call from several threads at once.
 

@@ -63,6 +63,18 @@ class Settings(BaseSettings):
     retry_max_seconds: float = Field(60.0, gt=0, description="Longest delay between retries.")
 
     parallel_layers: int = Field(3, ge=1, le=64, description="Layers of one image pulled at a time.")
+    resume_min_bytes: int = Field(
+        32 * MIB,
+        ge=0,
+        description="Blobs of so many bytes are kept while they arrive; a killed pull goes on from there.",
+    )
+    resume_keep_seconds: float = Field(
+        86400.0, ge=0, description="What nobody came for in this time of a blob that did not arrive whole is deleted."
+    )
+    parallel_ranges: int = Field(
+        3, ge=1, le=16, description="Connections for one large layer, when one is too slow; 1: never more."
+    )
+    ranges_min_bytes: int = Field(64 * MIB, ge=MIB, description="Missing bytes of a layer that count as large.")
     max_layers: int = Field(500, ge=1, description="Layers an image may have.")
     max_layer_bytes: int = Field(64 * GIB, ge=1, description="Uncompressed bytes a layer may have.")
     max_layer_entries: int = Field(10_000_000, ge=1, description="Entries a layer may have.")

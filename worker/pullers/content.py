@@ -40,9 +40,8 @@ class Extent:
         """Return up to `size_bytes` from `start`; fewer at the end."""
         return os.pread(self.descriptor, max(min(size_bytes, self.size_bytes - start), 0), self.offset + start)
 
-    def chunks(self) -> Iterator[bytes]:
-        """Yield all bytes in chunks of 1 MiB; ends early when the file has been cut short meanwhile."""
-        start = 0
+    def chunks(self, start: int = 0) -> Iterator[bytes]:
+        """Yield all bytes from `start` in chunks of 1 MiB; ends early when the file has been cut short meanwhile."""
         while chunk := self.read(start, CHUNK_BYTES):
             yield chunk
             start += len(chunk)
@@ -123,10 +122,10 @@ class LocalImage(RemoteImage):
 
     @override
     @contextmanager
-    def blob(self, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:
+    def blob(self, descriptor: Descriptor, *, offset: int = 0) -> Iterator[Iterator[bytes]]:
         path = self._paths.get(descriptor.digest) or blob_path(descriptor.digest)
         with self._content.open(path) as extent:
-            yield _reported(extent.chunks(), self._content.image)
+            yield _reported(extent.chunks(offset), self._content.image)
 
 
 def _reported(chunks: Iterator[bytes], image: str) -> Iterator[bytes]:

@@ -34,6 +34,8 @@ class RegistryImage(RemoteImage):
         resolved: What the image is.
     """
 
+    can_resume: ClassVar[bool] = True
+
     def __init__(self, repository: RepositoryClient, resolved: ResolvedImage) -> None:
         self.digest = resolved.digest
         self.manifest = resolved.manifest
@@ -43,8 +45,8 @@ class RegistryImage(RemoteImage):
         self._repository = repository
 
     @override
-    def blob(self, descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:
-        return self._repository.blob(descriptor)
+    def blob(self, descriptor: Descriptor, *, offset: int = 0) -> AbstractContextManager[Iterator[bytes]]:
+        return self._repository.blob(descriptor, offset=offset)
 
 
 class RegistryPuller(Puller):

@@ -35,8 +35,10 @@ class BlobStream:
         self._retries = retries
         self._ranges_work = True
 
-    def chunks(self) -> Generator[bytes, None, None]:
-        """Yield the blob in chunks of about 1 MiB.
+    def chunks(self, offset: int = 0) -> Generator[bytes, None, None]:
+        """Yield the blob from `offset`, at most its size, in chunks of about 1 MiB.
+
+        At its size there is nothing left to ask for.
 
         Raises:
             AccessDenied: Refused.
@@ -45,8 +47,9 @@ class BlobStream:
             RegistryUnusable: Answered against the specification.
             SizeMismatch: The registry itself says that the blob has another size.
         """
-        offset = failures = resumed_at = 0
-        while True:
+        failures, resumed_at = 0, offset
+        is_whole = 0 < offset == self._descriptor.size_bytes
+        while not is_whole:
             try:
                 for chunk in self._chunks_from(offset):
                     offset += len(chunk)

@@ -107,9 +107,9 @@ class RepositoryClient:
         return content
 
     @contextmanager
-    def blob(self, descriptor: Descriptor) -> Iterator[Iterator[bytes]]:
-        """Stream a blob, unverified, in chunks of about 1 MiB; raises as `BlobStream.chunks`."""
-        chunks = BlobStream(self._session, descriptor, retries=self._retries).chunks()
+    def blob(self, descriptor: Descriptor, *, offset: int = 0) -> Iterator[Iterator[bytes]]:
+        """Stream a blob from `offset`, unverified, in chunks of about 1 MiB; raises as `BlobStream.chunks`."""
+        chunks = BlobStream(self._session, descriptor, retries=self._retries).chunks(offset)
         with closing(chunks):
             yield chunks
 

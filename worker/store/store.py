@@ -14,6 +14,7 @@ from worker.paths import StorePaths
 from worker.store.fence import Fence
 from worker.store.images import Images
 from worker.store.layers import Layers
+from worker.store.partial import Partials
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class Store:
         fence: The flock and token under the cluster lock.
         images: Manifests, configurations, references and refs.
         layers: Committed layers.
+        partials: Beginnings of large blobs.
     """
 
     identity: str
@@ -33,6 +35,7 @@ class Store:
     fence: Fence
     images: Images
     layers: Layers
+    partials: Partials
 
     @classmethod
     def open(cls, store_dir: Path) -> Self:
@@ -46,10 +49,15 @@ class Store:
         paths = StorePaths(store_dir)
         for directory in (store_dir, paths.images_dir, paths.references_dir, paths.layers_dir):
             durable.make_dirs(directory)
-        for directory in (paths.staging_dir, paths.trash_dir):
+        for directory in (paths.staging_dir, paths.partial_dir, paths.trash_dir):
             durable.make_dirs(directory)
         return cls(
-            identity=_identity(paths), paths=paths, fence=Fence(paths), images=Images(paths), layers=Layers(paths)
+            identity=_identity(paths),
+            paths=paths,
+            fence=Fence(paths),
+            images=Images(paths),
+            layers=Layers(paths),
+            partials=Partials(paths.partial_dir),
         )
 
 

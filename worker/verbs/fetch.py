@@ -7,14 +7,17 @@ No cluster lock is held here: the image is pinned, so prune leaves it and its la
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 from worker.image import LayerFormat
 from worker.layers.build import build_layer
+from worker.oci.descriptor import Descriptor
 from worker.oci.digest import Digest
 from worker.puller import RemoteImage
 from worker.verbs.node import Node, OnProgress, Progress
+from worker.verbs.resume import Spoilt, resumed_blob
 
 
 class _Stopped(Exception):
@@ -32,7 +35,8 @@ class _Tally:
         self._stop = threading.Event()
         self._done = 0
         self._bytes_total = 0
-        self.bytes_fetched = 0
+        self._bytes_replayed = 0
+        self._bytes_taken = 0
 
     def expect(self, size_bytes: int) -> None:
         with self._lock:
@@ -50,8 +54,17 @@ class _Tally:
     def add_bytes(self, count: int) -> None:
         self.check()
         with self._lock:
-            self.bytes_fetched += count
+            self._bytes_taken += count
         self._report()
+
+    def add_replay(self, count: int) -> None:
+        """Count bytes that come from an earlier attempt: they are progress, but this one did not fetch them."""
+        with self._lock:
+            self._bytes_replayed += count
+
+    @property
+    def bytes_fetched(self) -> int:
+        return max(self._bytes_taken - self._bytes_replayed, 0)
 
     def add_layer(self) -> None:
         with self._lock:
@@ -61,8 +74,8 @@ class _Tally:
     def _report(self) -> None:
         with self._lock:
             progress = Progress(
-                bytes_fetched=self.bytes_fetched,
-                bytes_total=max(self._bytes_total, self.bytes_fetched),
+                bytes_fetched=self._bytes_taken,
+                bytes_total=max(self._bytes_total, self._bytes_taken),
                 layers_done=self._done,
                 layers_total=self._total,
             )
@@ -87,30 +100,58 @@ def fetch_layers(
             tally.expect(descriptor.size_bytes)
         else:
             tally.add_layer()
+    fetch = _Fetch(node=node, remote=remote, layer_format=layer_format, tally=tally)
     with _pool(node.settings.parallel_layers, tally) as submit:
         for diff_id in missing:
-            submit(partial(_fetch_layer, node, remote, diff_id, layer_format=layer_format, tally=tally))
+            submit(partial(fetch.run, diff_id, layers[diff_id]))
     return tally.bytes_fetched
 
 
-def _fetch_layer(node: Node, remote: RemoteImage, diff_id: Digest, *, layer_format: LayerFormat, tally: _Tally) -> None:
-    descriptor = dict(zip(remote.image_config.diff_ids, remote.layers, strict=True))[diff_id]
-    tally.check()
-    with node.store.layers.stage(diff_id, layer_format=layer_format, check=tally.check) as staging_dir:
-        if staging_dir is not None:
-            with remote.blob(descriptor) as chunks:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fetch:
+    """What all layers of one image share."""
+
+    node: Node
+    remote: RemoteImage
+    layer_format: LayerFormat
+    tally: _Tally
+
+    def run(self, diff_id: Digest, descriptor: Descriptor) -> None:
+        """Bring one layer; once more from its first byte if what an earlier attempt left of it is in the way."""
+        self.tally.check()
+        try:
+            self._make(diff_id, descriptor, self._resumed(descriptor))
+        except Spoilt:
+            self._make(diff_id, descriptor, self.remote.blob(descriptor))
+        self.tally.add_layer()
+
+    def _resumed(self, descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:
+        """Open the blob, with what an earlier attempt left of it where that is worth it."""
+        partials, settings = self.node.store.partials, self.node.settings
+        if not self.remote.can_resume or descriptor.size_bytes < settings.resume_min_bytes:
+            return self.remote.blob(descriptor)
+        partials.sweep(unused_seconds=settings.resume_keep_seconds)
+        tally = self.tally
+        return resumed_blob(partials, self.remote, descriptor, check=tally.check, on_replay=tally.add_replay)
+
+    def _make(self, diff_id: Digest, descriptor: Descriptor, blob: AbstractContextManager[Iterator[bytes]]) -> None:
+        """Build and commit the layer unless somebody else did; the blob is opened only if it is needed."""
+        layers = self.node.store.layers
+        with layers.stage(diff_id, layer_format=self.layer_format, check=self.tally.check) as staging_dir:
+            if staging_dir is None:
+                return
+            with blob as chunks:
                 build_layer(
                     chunks,
                     descriptor=descriptor,
                     diff_id=diff_id,
-                    layer_format=layer_format,
+                    layer_format=self.layer_format,
                     staging_dir=staging_dir,
-                    limits=node.limits,
-                    is_squashed=node.is_squashed,
-                    on_progress=tally.add_bytes,
+                    limits=self.node.limits,
+                    is_squashed=self.node.is_squashed,
+                    on_progress=self.tally.add_bytes,
                 )
-            node.store.layers.commit(staging_dir, diff_id, layer_format=layer_format)
-    tally.add_layer()
+                layers.commit(staging_dir, diff_id, layer_format=self.layer_format)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from worker.store.trash import empty_trash
 from worker.verbs.destroy import destroy_all
 from worker.verbs.home import Home, existing, nested_ids
 from worker.verbs.node import Elsewhere, Node
-from worker.verbs.remount import bring_back
+from worker.verbs.remount import bring_back, show
 from worker.verbs.undo import is_unrecorded, take_down
 
 _log = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ def recover(node: Node, request: RecoverRequest, *, is_start: bool = False) -> N
     with locked(node.work.node_lock_path, exclusive=True):
         seen = [view for view in node.containers.list(node=node.name) if is_start or not view.pending]
         result.cleaned += sweep_staging(node.store.paths.staging_dir)
+        node.store.partials.sweep(unused_seconds=node.settings.resume_keep_seconds)
         for container_id in _containers_on_disk(node):
             with _reported(container_id):
                 if known is not None and not _is_known(container_id, known):
@@ -106,7 +107,7 @@ def _destroy(node: Node, container_id: ContainerId, result: NodeRecovered) -> No
 
 
 def _recover_one(node: Node, container_id: ContainerId, result: NodeRecovered) -> None:
-    if not node.work.container_lock_path(container_id.parts).exists():
+    if not node.work.container_lock_path(container_id.parts).exists() and nested_ids(node.work, container_id):
         return  # A mere ancestor.
     if node.containers.is_destroying(container_id):
         _destroy(node, container_id, result)
@@ -134,8 +135,7 @@ def _keep(node: Node, home: Home, record: ContainerRecord, result: NodeRecovered
             result.cleaned += 1
         return
     remounted = [name for name, entry in record.rootfses.items() if bring_back(node, container_id, entry)]
-    rootfses = {name: (entry.info.image, entry.info.to_json()) for name, entry in record.rootfses.items()}
-    shown = node.containers.restore(container_id, node=node.name, rootfses=rootfses)
+    shown = show(node, container_id, record)
     if shown.kind is RestoreKind.ELSEWHERE:
         _log.error("container %s is here and on node %s; destroy one of them", container_id, shown.node)
     (result.remounted if remounted else result.kept).append(str(container_id))
@@ -184,5 +184,5 @@ def _reported(container_id: ContainerId) -> Iterator[None]:
         yield
     except (StateUnavailable, LockTimeout, LeaseLost):
         raise
-    except ProvisionerError as error:
+    except (ProvisionerError, OSError) as error:
         _log.error("container %s cannot be recovered: %s", container_id, error)

@@ -139,7 +139,7 @@ class _SlowPuller(Puller):
             original = remote.blob
 
             @contextmanager
-            def blob(descriptor: Descriptor) -> Iterator[Iterator[bytes]]:
+            def blob(descriptor: Descriptor, *, offset: int = 0) -> Iterator[Iterator[bytes]]:
                 with original(descriptor) as chunks:
                     yield self._pausing(chunks)
 
