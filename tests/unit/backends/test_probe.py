@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from worker.backends.probe import probe_dir, probe_lower_dir
+from worker.linux.flock import try_lock
 from worker.linux.mount import Mount, mount_filesystem
 from worker.linux.mountinfo import mounts_at_or_below
 
@@ -40,6 +41,12 @@ def test_what_a_killed_prober_left_is_cleared(tmp_path: Path) -> None:
 
     assert list(tmp_path.iterdir()) == []
     assert mounts_at_or_below(tmp_path) == ()
+
+
+def test_place_is_locked_while_it_is_lent(tmp_path: Path) -> None:
+    """Whoever else asks has to wait."""
+    with probe_dir(tmp_path):
+        assert try_lock(tmp_path / ".probe.lock", exclusive=True) is None
 
 
 def test_one_prober_at_a_time(tmp_path: Path) -> None:

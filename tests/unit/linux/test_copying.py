@@ -90,7 +90,7 @@ def test_shortened_file_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.root
 def test_shares_blocks_where_the_filesystem_can(tmp_path: Path) -> None:
-    """On Btrfs a copy of many megabytes takes next to no room."""
+    """On Btrfs a copy of many megabytes takes next to no room, and is one call."""
     if missing := missing_programs("mkfs.btrfs"):
         pytest.skip(missing)
     if not knows_filesystem("btrfs"):
@@ -106,10 +106,13 @@ def test_shares_blocks_where_the_filesystem_can(tmp_path: Path) -> None:
     before = os.statvfs(target).f_bfree
 
     _copy(target / "source", target / "copy")
+    with (target / "source").open("rb") as old, (target / "clone").open("wb") as new:
+        is_cloned = copying._cloned(old.fileno(), new.fileno())
     is_equal = (target / "copy").read_bytes() == DATA
     os.sync()
     taken = before - os.statvfs(target).f_bfree
     unmount_tree(target)
 
     assert is_equal
+    assert is_cloned
     assert taken * 4096 < len(DATA) // 4
