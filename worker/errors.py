@@ -206,6 +206,14 @@ class LayerVanished(TransientError):
     sentence = "layer {layer} vanished from the store"
 
 
+class LayerDamaged(TransientError):
+    """A layer in the store is not what it was committed as; it is not used, and pulling again replaces it."""
+
+    layer: str
+    reason: str
+    sentence = "layer {layer} in the store is damaged: {reason}"
+
+
 class NodeUnreachable(TransientError):
     """No worker serves the node."""
 

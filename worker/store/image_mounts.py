@@ -42,6 +42,7 @@ class ImageMounts:
 
         Raises:
             MountFailed: The kernel refused; the user is then none.
+            RecordCorrupt: The image's file is damaged and not mounted; likewise.
             StorageExhausted: The work directory is full.
         """
         mount_dir = self._paths.image_mount_dir(str(digest))
@@ -51,6 +52,7 @@ class ImageMounts:
                     self._add_user(digest, user)
                     mount_dir.mkdir(mode=0o700, exist_ok=True)
                 if not is_mount_point(mount_dir):
+                    image.check()
                     mount_erofs(image.image_path, image.device_paths, mount_dir)
                 make_private(mount_dir)
             except ProvisionerError:
@@ -71,6 +73,19 @@ class ImageMounts:
             return True
         with self._locked(digest):
             return self._drop_user(digest, user)
+
+    def detach(self, digest: Digest) -> bool:
+        """Take the mount away from those who come later; tell whether there was one.
+
+        A rootfs that stands on it keeps it, files since replaced included; the next `acquire` mounts anew.
+
+        Raises:
+            MountFailed: The kernel refused; calling again continues.
+        """
+        if not self._paths.image_dir(str(digest)).exists():
+            return False
+        with self._locked(digest):
+            return unmount_tree(self._paths.image_mount_dir(str(digest))) > 0
 
     def users(self, digest: Digest) -> frozenset[str]:
         """Return who keeps the image mounted."""

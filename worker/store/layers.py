@@ -5,14 +5,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from worker.errors import InvalidArgument, LayerVanished
+from worker.errors import InvalidArgument, LayerDamaged, LayerVanished, RecordCorrupt
 from worker.image import LayerFormat, LayerRecord
 from worker.layers.build import RECORD
+from worker.layers.directory import TREE
+from worker.layers.erofs.build import TAR
 from worker.layers.record import read_record
 from worker.linux import durable
 from worker.oci.digest import Digest
 from worker.paths import StorePaths
 from worker.store.staging import staging
+from worker.store.trash import discard
 
 
 class Layers:
@@ -53,19 +56,51 @@ class Layers:
         if self.has(diff_id, layer_format=layer_format):
             yield None
             return
+        with self.stage_again(diff_id, layer_format=layer_format, check=check) as staging_dir:
+            yield None if self.has(diff_id, layer_format=layer_format) else staging_dir
+
+    @contextmanager
+    def stage_again(
+        self, diff_id: Digest, *, layer_format: LayerFormat, check: Callable[[], None] | None = None
+    ) -> Iterator[Path]:
+        """Hold an empty directory to make the layer in, also if it is committed: to replace it."""
         directory = self._paths.layer_staging_dir(str(diff_id), layer_format=layer_format)
         with staging(directory, check=check) as staging_dir:
-            yield None if self.has(diff_id, layer_format=layer_format) else staging_dir
+            yield staging_dir
 
     def commit(self, staging_dir: Path, diff_id: Digest, *, layer_format: LayerFormat) -> None:
         """Rename a finished, durable layer into place; survives power loss on return.
 
-        Locking: within `stage`, so nobody else commits the same layer.
+        What lies there is moved to the trash: remains without a record, or a layer that is to be replaced.
+
+        Locking: within `stage`, so nobody else commits the same layer. To replace one, the caller also holds the
+            cluster lock and the fence exclusively.
         """
         target = self._dir(diff_id, layer_format)
         if not target.parent.exists():
             durable.make_dirs(target.parent)
+        discard(target, self._paths.trash_dir)
         durable.rename(staging_dir, target)
+
+    def check(self, diff_id: Digest, *, layer_format: LayerFormat) -> LayerRecord:
+        """Return a committed layer's record after a look at the layer that costs two system calls.
+
+        Raises:
+            LayerVanished: The layer is not there (any more).
+            LayerDamaged: It has no usable record, its data are missing, or the tar is not as long as it was.
+        """
+        try:
+            record = self.record(diff_id, layer_format=layer_format)
+        except RecordCorrupt as error:
+            raise LayerDamaged(layer=str(diff_id), reason=str(error)) from error
+        fault = _fault(self._dir(diff_id, layer_format), record, diff_id=diff_id, layer_format=layer_format)
+        if fault is not None:
+            raise LayerDamaged(layer=str(diff_id), reason=fault)
+        return record
+
+    def directory(self, diff_id: Digest, *, layer_format: LayerFormat) -> Path:
+        """Return where the layer lies or would lie."""
+        return self._dir(diff_id, layer_format)
 
     def stack(self, diff_ids: Sequence[Digest], *, layer_format: LayerFormat) -> list[tuple[Path, LayerRecord]]:
         """Return the directories of the layers that count, with their records, base first.
@@ -75,10 +110,11 @@ class Layers:
 
         Raises:
             LayerVanished: A layer is not there.
+            LayerDamaged: A look at a layer shows that it is damaged.
         """
         top_first: list[tuple[Path, LayerRecord]] = []
         for diff_id in dict.fromkeys(reversed(diff_ids)):
-            record = self.record(diff_id, layer_format=layer_format)
+            record = self.check(diff_id, layer_format=layer_format)
             top_first.append((self._dir(diff_id, layer_format), record))
             if record.is_opaque:
                 break
@@ -94,3 +130,15 @@ class Layers:
 
     def _dir(self, diff_id: Digest, layer_format: LayerFormat) -> Path:
         return self._paths.layer_dir(str(diff_id), layer_format=layer_format.value)
+
+
+def _fault(layer_dir: Path, record: LayerRecord, *, diff_id: Digest, layer_format: LayerFormat) -> str | None:
+    if (record.diff_id, record.layer_format) != (diff_id, layer_format):
+        return f"its record is of {record.layer_format} layer {record.diff_id}"
+    if layer_format is not LayerFormat.EROFS:
+        return None if (layer_dir / TREE).is_dir() else f"{layer_dir / TREE} is missing"
+    try:
+        tar_bytes = (layer_dir / TAR).stat().st_size
+    except FileNotFoundError:
+        return f"{layer_dir / TAR} is missing"
+    return None if tar_bytes == record.tar_bytes else f"its tar has {tar_bytes} bytes instead of {record.tar_bytes}"

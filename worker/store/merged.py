@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image's layers in EROFS format as one filesystem: metadata in one small file, data in the layers' own."""
+"""An image's layers in EROFS format as one filesystem: metadata in one small file, data in the layers' own.
 
+The file ends with a CRC-32 of all before it, beyond what the kernel reads: the kernel is to parse nothing but what was
+written here, so the file is checked before each mount.
+"""
+
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker.errors import LayerVanished, RecordCorrupt
+from worker.errors import LayerDamaged, LayerVanished, RecordCorrupt
 from worker.layers.erofs.build import BLOB, INDEX, TAR
 from worker.layers.erofs.format import Device
 from worker.layers.erofs.image import encode_image
@@ -13,6 +18,8 @@ from worker.layers.erofs.index import IndexDamaged
 from worker.layers.erofs.merge import LayerMerge
 from worker.layers.erofs.tree import Directory
 from worker.linux import durable
+
+_CHECKSUM_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +34,21 @@ class MergedImage:
     image_path: Path
     device_paths: tuple[Path, ...]
 
+    def check(self) -> None:
+        """Make sure that the metadata are as they were written. Cost: reads them, a few megabytes.
 
-def merge_image(merged_path: Path, layer_dirs: Sequence[Path]) -> MergedImage:
+        Raises:
+            RecordCorrupt: They are not, or are gone.
+        """
+        try:
+            content = self.image_path.read_bytes()
+        except OSError as error:
+            raise RecordCorrupt(path=str(self.image_path), reason=error.strerror or str(error)) from error
+        if content[-_CHECKSUM_BYTES:] != _checksum(memoryview(content)[:-_CHECKSUM_BYTES]):
+            raise RecordCorrupt(path=str(self.image_path), reason="its checksum is wrong")
+
+
+def merge_image(merged_path: Path, layer_dirs: Sequence[Path], *, anew: bool = False) -> MergedImage:
     """Return an image's layers merged, which is computed once per image and store.
 
     Effect: on return the file is there and survives power loss, not necessarily by this call; two callers at once write
@@ -39,18 +59,31 @@ def merge_image(merged_path: Path, layer_dirs: Sequence[Path]) -> MergedImage:
     Args:
         merged_path: Where the image's file is or is to be; it belongs to exactly these layers.
         layer_dirs: Of committed layers in EROFS format, base first, no duplicates.
+        anew: Compute it also if it is there, and replace it.
 
     Raises:
         LayerVanished: A layer is not there (any more).
-        RecordCorrupt: The index of a layer is damaged.
+        LayerDamaged: The index of a layer is damaged.
         BackendUnsupported: The image has more layers than the format can number.
         StorageExhausted: The store is full; a retry can help.
     """
     device_paths = tuple(path for layer_dir in layer_dirs for path in _devices(layer_dir))
-    if not merged_path.exists():
-        devices = [Device(tag=_tag(path), size_bytes=path.stat().st_size) for path in device_paths]
-        durable.write_file(merged_path, encode_image(_merged(layer_dirs), devices))
+    if anew or not merged_path.exists():
+        durable.write_file(merged_path, merged_content(layer_dirs))
     return MergedImage(image_path=merged_path, device_paths=device_paths)
+
+
+def merged_content(layer_dirs: Sequence[Path]) -> bytearray:
+    """Compute what the file of these layers holds; raises and costs as `merge_image`."""
+    device_paths = [path for layer_dir in layer_dirs for path in _devices(layer_dir)]
+    devices = [Device(tag=_tag(path), size_bytes=path.stat().st_size) for path in device_paths]
+    content = encode_image(_merged(layer_dirs), devices)
+    content += _checksum(content)
+    return content
+
+
+def _checksum(content: bytearray | memoryview) -> bytes:
+    return zlib.crc32(content).to_bytes(_CHECKSUM_BYTES, "little")
 
 
 def _devices(layer_dir: Path) -> Iterator[Path]:
@@ -76,7 +109,7 @@ def _merged(layer_dirs: Sequence[Path]) -> Directory:
         except FileNotFoundError as error:
             raise LayerVanished(layer=layer_dir.name) from error
         except IndexDamaged as error:
-            raise RecordCorrupt(path=str(path), reason=str(error)) from error
+            raise LayerDamaged(layer=layer_dir.name, reason=f"{path}: {error}") from error
     return merge.root
 
 

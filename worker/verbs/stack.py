@@ -5,15 +5,20 @@ Trees are stacked as they lie in the store. An image in EROFS format is one dire
 for all rootfses of the node that stand on it.
 """
 
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from worker.container_id import ContainerId
+from worker.errors import RecordCorrupt
 from worker.image import LayerFormat, LowerDir
 from worker.oci.digest import Digest
 from worker.records import ProvisionInfo
 from worker.store.lower import lower_dirs
 from worker.store.merged import MergedImage, merge_image
 from worker.verbs.node import Node
+
+_log = logging.getLogger(__name__)
 
 
 def prepare_stack(node: Node, digest: Digest, layers: Sequence[Digest], *, layer_format: LayerFormat) -> None:
@@ -36,11 +41,12 @@ def open_stack(
 
     Raises:
         LayerVanished: A layer is not in the store.
+        LayerDamaged: A layer is damaged; it is not used.
         MountFailed: The kernel refused the image.
     """
     if layer_format is not LayerFormat.EROFS:
         return lower_dirs(node.store, digest, layers, layer_format=layer_format)
-    return (LowerDir(path=node.image_mounts.acquire(digest, _merged(node, digest, layers), user=user)),)
+    return (LowerDir(path=_mounted(node, digest, layers, user=user)),)
 
 
 def close_stack(node: Node, info: ProvisionInfo) -> None:
@@ -55,6 +61,16 @@ def stack_user(container_id: ContainerId, name: str) -> str:
     return f"{container_id}/{name}"
 
 
-def _merged(node: Node, digest: Digest, layers: Sequence[Digest]) -> MergedImage:
+def _mounted(node: Node, digest: Digest, layers: Sequence[Digest], *, user: str) -> Path:
+    """Mount the image; its merged file, if damaged, is computed anew first."""
+    image = _merged(node, digest, layers)
+    try:
+        return node.image_mounts.acquire(digest, image, user=user)
+    except RecordCorrupt as error:
+        _log.warning("%s; it is computed anew", error)
+        return node.image_mounts.acquire(digest, _merged(node, digest, layers, anew=True), user=user)
+
+
+def _merged(node: Node, digest: Digest, layers: Sequence[Digest], *, anew: bool = False) -> MergedImage:
     stack = node.store.layers.stack(layers, layer_format=LayerFormat.EROFS)
-    return merge_image(node.store.paths.merged_path(str(digest)), [path for path, _ in stack])
+    return merge_image(node.store.paths.merged_path(str(digest)), [path for path, _ in stack], anew=anew)

@@ -8,7 +8,7 @@ import pytest
 from tests.support.erofs import build_layers
 from tests.support.killing import count_lines, run_killed
 from tests.support.tar import File, Whiteout
-from worker.errors import LayerVanished, RecordCorrupt
+from worker.errors import LayerDamaged, LayerVanished
 from worker.linux import durable
 from worker.store.merged import merge_image
 
@@ -50,7 +50,7 @@ def test_a_damaged_index_is_named_and_makes_no_image(tmp_path: Path) -> None:
 
     for damaged in (whole[:-1], b"", whole + b"\0", *(_flipped(whole, byte) for byte in range(len(whole)))):
         path.write_bytes(damaged)
-        with pytest.raises(RecordCorrupt, match=str(path)):
+        with pytest.raises(LayerDamaged, match=str(path)):
             merge_image(tmp_path / "merged.erofs", layer_dirs)
 
     assert not (tmp_path / "merged.erofs").exists()
