@@ -11,6 +11,7 @@ from redis.retry import Retry
 
 from worker.backends import choose_backend, supported_backends
 from worker.containers import Containers
+from worker.errors import InvalidArgument
 from worker.image import LayerFormat
 from worker.layers.erofs.probe import erofs_unsupported_reason
 from worker.linux import durable
@@ -53,6 +54,7 @@ def make_provisioner(settings: Settings) -> Provisioner:
     for directory in (settings.work_dir, work.containers_dir, work.trash_dir):
         durable.make_dirs(directory)
     store = Store.open(settings.store_dir)
+    _check_owner(settings.store_dir)
     client = make_redis(settings)
     directories = {"work_dir": settings.work_dir, "store_dir": settings.store_dir}
     node = Node(
@@ -74,6 +76,18 @@ def make_provisioner(settings: Settings) -> Provisioner:
         is_squashed=os.geteuid() != 0,
     )
     return Provisioner(node)
+
+
+def _check_owner(store_dir: Path) -> None:
+    """Refuse, as root, a store that somebody else made: its layers have no owners, and marks root's overlay ignores.
+
+    Raises:
+        InvalidArgument: Names the directory and its owner.
+    """
+    owner = store_dir.stat().st_uid
+    if os.geteuid() == 0 and owner != 0:
+        reason = f"user {owner} made this store, whose layers have no owners; root needs one of its own"
+        raise InvalidArgument(argument="PROVISIONER_STORE_DIR", value=str(store_dir), reason=reason)
 
 
 def supported_layer_formats(store_dir: Path) -> frozenset[LayerFormat]:
