@@ -7,7 +7,6 @@ Then, in runs of their own: Redis commands and system calls of a task, and where
 """
 
 import argparse
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,7 +17,7 @@ from rich.table import Table
 from tests.benchmarks.images import RECIPES, Published, default_image_dir, opened_shelf
 from tests.benchmarks.measuring import scratch
 from tests.benchmarks.measuring.costs import print_costs
-from tests.benchmarks.measuring.figures import conditions, median, milliseconds, percentile, wide_console
+from tests.benchmarks.measuring.figures import conditions, median, milliseconds, percentile, seconds_of, wide_console
 from tests.benchmarks.measuring.worker import NOOP
 from tests.benchmarks.peers import containerd, ours
 from worker.image import LayerFormat
@@ -50,13 +49,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _formats(arguments: argparse.Namespace, console: Console) -> Iterator[LayerFormat]:
-    for each in ours.FORMATS:
-        if arguments.format not in (None, each):
-            continue
-        if (reason := ours.unsupported(each)) is None:
-            yield each
-        else:
-            console.print(f"skipped: {each}: {reason}")
+    return (each for each in ours.usable_formats(console.print) if arguments.format in (None, each))
 
 
 def measure(directory: Path, image: Published, arguments: argparse.Namespace, console: Console) -> Samples:
@@ -109,9 +102,7 @@ def _containerd_turn(daemon: containerd.Containerd, image: Published, samples: S
 
 
 def _timed(samples: Samples, name: str, act: Callable[[], object]) -> None:
-    started = time.perf_counter()
-    act()
-    samples.setdefault(name, []).append(time.perf_counter() - started)
+    samples.setdefault(name, []).append(seconds_of(act))
 
 
 def _table(samples: Samples, count: int) -> Table:

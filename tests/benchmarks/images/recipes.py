@@ -36,12 +36,12 @@ def _small(tar_dir: Path) -> Sequence[Path]:
 
 
 def _middle(tar_dir: Path) -> Sequence[Path]:
-    return pack_some(tar_dir, Path("/usr/lib"), tar_bytes=[100 * MB, 100 * MB, 100 * MB])
+    return pack_some(tar_dir, Path("/usr/lib"), tar_bytes=[90 * MB, 90 * MB, 90 * MB])
 
 
 _RECIPES = (
     Recipe(name="small", version=1, about="1 layer, 5 MB", write=_small),
-    Recipe(name="middle", version=1, about="3 layers, 100 MB", write=_middle),
+    Recipe(name="middle", version=2, about="3 layers, 100 MB", write=_middle),
     Recipe(
         name="sci",
         version=1,

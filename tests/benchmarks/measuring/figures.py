@@ -4,7 +4,8 @@
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +17,13 @@ def percentile(samples: Sequence[float], part: float) -> float:
     """Return the sample below which `part` (0..1) of all lie; nearest rank."""
     ordered = sorted(samples)
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+
+
+def seconds_of(act: Callable[[], object]) -> float:
+    """Return how long it takes."""
+    started = time.perf_counter()
+    act()
+    return time.perf_counter() - started
 
 
 def median(samples: Sequence[float]) -> float:

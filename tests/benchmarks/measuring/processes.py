@@ -94,7 +94,7 @@ class Commands:
         """Run a command to its end, with more variables in its environment, and return what it printed.
 
         Raises:
-            subprocess.CalledProcessError: With all that it printed.
+            RuntimeError: It failed; with the end of what it printed.
         """
         with tempfile.TemporaryFile() as output:
             env = {**os.environ, **environment}
@@ -108,7 +108,7 @@ class Commands:
             output.seek(0)
             text = output.read().decode(errors="replace")
         if process.returncode:
-            raise subprocess.CalledProcessError(process.returncode, command, output=text)
+            raise RuntimeError(f"{command[0]} {command[1]} ended with {process.returncode}: {text[-2000:]}")
         return text
 
 

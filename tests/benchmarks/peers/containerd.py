@@ -2,6 +2,7 @@
 """containerd with its overlayfs snapshotter, driven by `ctr`: `image pull`, `snapshots prepare`, mount."""
 
 import hashlib
+import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -49,7 +50,11 @@ class Containerd:
             key,
             chain_id(image.diff_ids),
         ]
-        self._commands.run(["sh", "-e", "-c", self._commands.run(prepare)])
+        # A mount's options must fit into a page, which the paths of 100 layers do not; containerd itself, where it
+        # mounts, also goes to the snapshots' directory and names them from there.
+        snapshots_dir = self._directory / "root/io.containerd.snapshotter.v1.overlayfs/snapshots"
+        mount = self._commands.run(prepare).replace(f"{snapshots_dir}/", "")
+        self._commands.run(["sh", "-e", "-c", f"cd {shlex.quote(str(snapshots_dir))}; {mount}"])
         return target
 
     def remove(self, key: str) -> None:

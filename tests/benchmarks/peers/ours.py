@@ -2,11 +2,13 @@
 """This project, whole: a Celery worker as an operator starts it, a Redis, a scheduler that waits for results."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from celery.result import AsyncResult
 
 from tests.benchmarks.images import Published
 from tests.benchmarks.measuring.processes import Usage, descendants, own_usage, peak_rss_bytes, usage_of
@@ -39,6 +41,10 @@ class OurNode:
     def call(self, task: str, **keywords: Any) -> Any:
         """Enqueue `provisioner.<task>` and wait for its result."""
         return self._scheduler.send(task, **keywords).get(timeout=WAIT_SECONDS)
+
+    def send(self, task: str, **keywords: Any) -> AsyncResult:
+        """Enqueue `provisioner.<task>`."""
+        return self._scheduler.send(task, **keywords)
 
     def call_other(self, name: str) -> Any:
         """Enqueue a task of the benchmark and wait for its result."""
@@ -100,6 +106,15 @@ def unsupported(layer_format: LayerFormat) -> str | None:
     if layer_format is LayerFormat.EROFS:
         return erofs_unsupported_reason(Path(tempfile.gettempdir()))
     return None
+
+
+def usable_formats(say: Callable[[str], None]) -> Iterator[LayerFormat]:
+    """Return the formats that this machine can use, and say of the others why not."""
+    for each in FORMATS:
+        if (reason := unsupported(each)) is None:
+            yield each
+        else:
+            say(f"skipped: {each}: {reason}")
 
 
 OURS = tuple(

@@ -36,12 +36,14 @@ class Peer:
         missing: Says why it cannot run here, or None.
         start: Starts it in an empty directory of its own.
         is_ours: Whether it is this project.
+        makes_rootfs: Whether it does the whole job.
     """
 
     name: str
     missing: Callable[[], str | None]
     start: Start
     is_ours: bool = False
+    makes_rootfs: bool = True
 
 
 def usable(peers: Iterable[Peer], say: Callable[[str], None]) -> list[Peer]:
