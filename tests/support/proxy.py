@@ -19,6 +19,7 @@ class Proxy:
         drops_replies: While true, what the server answers is thrown away; requests still reach it.
         refuses: While true, new connections are closed at once.
         delay_seconds: How long every chunk waits, both ways.
+        bytes_per_second: How fast each connection brings what the server answers; 0 for as fast as it can.
         requests: Chunks passed to the server so far.
     """
 
@@ -26,6 +27,7 @@ class Proxy:
         self.drops_replies = False
         self.refuses = False
         self.delay_seconds = 0.0
+        self.bytes_per_second = 0
         self.requests = 0
         self._upstream_port = upstream_port
         self._sockets: set[socket.socket] = set()
@@ -85,6 +87,8 @@ class Proxy:
         with contextlib.suppress(OSError):
             while chunk := source.recv(_CHUNK_BYTES):
                 time.sleep(self.delay_seconds)
+                if is_reply and self.bytes_per_second:
+                    time.sleep(len(chunk) / self.bytes_per_second)
                 self.requests += not is_reply
                 if not (is_reply and self.drops_replies):
                     target.sendall(chunk)

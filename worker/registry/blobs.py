@@ -5,8 +5,8 @@ Source: distribution-spec v1.1.1, "Pulling blobs" and "Resumable Pull"; RFC 9110
 """
 
 import re
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 
 from worker.errors import RegistryUnavailable, RegistryUnusable, SizeMismatch
 from worker.oci.descriptor import Descriptor
@@ -60,6 +60,51 @@ class BlobStream:
                 self._retries.pause(failures, error)
             else:
                 return
+
+    def segment(self, start: int, end: int, *, take: Callable[[int], bool]) -> list[bytes] | None:
+        """Return the bytes from `start` to before `end` in chunks; safe to call from several threads at once.
+
+        A connection that breaks is replaced as long as each brings something; there is no waiting between.
+
+        Args:
+            start: At least 0.
+            end: More than `start`, at most the blob's size.
+            take: Called with the size of each chunk; false ends the transfer.
+
+        Returns:
+            None if the registry does not send exactly this range, or if `take` ended it.
+
+        Raises:
+            RegistryUnavailable: A connection brought nothing.
+            Others: As `Session.get`.
+        """
+        chunks: list[bytes] = []
+        position = start
+        while position < end:
+            before = position
+            try:
+                with closing(self._exactly(position, end)) as arriving:
+                    for chunk in arriving:
+                        chunks.append(chunk)
+                        position += len(chunk)
+                        if not take(len(chunk)):
+                            return None
+            except RegistryUnavailable:
+                if position == before:
+                    raise
+                continue
+            if position in {before, end + 1}:
+                return None
+        return chunks
+
+    def _exactly(self, start: int, end: int) -> Generator[bytes, None, None]:
+        """Yield what one connection brings of a range, and one byte too many if it sends more; nothing of another."""
+        with self._get({"Range": f"bytes={start}-{end - 1}"}) as reply:
+            wanted = f"bytes {start}-{end - 1}/{self._descriptor.size_bytes}"
+            if reply.status != PARTIAL_CONTENT or reply.headers.get("content-range", "").strip().lower() != wanted:
+                return
+            # To read beyond the end is also what tells urllib3 that the connection is free for the next segment.
+            yield from _joined(reply, limit_bytes=end - start + 1)
 
     def _chunks_from(self, offset: int) -> Iterator[bytes]:
         """Yield what one connection brings of the blob from `offset` on."""

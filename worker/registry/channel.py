@@ -139,7 +139,7 @@ class Channel:
         self._timeout_seconds = settings.registry_timeout_seconds
         self._pool = urllib3.PoolManager(
             num_pools=32,
-            maxsize=settings.parallel_layers + 1,
+            maxsize=settings.parallel_layers + settings.parallel_ranges,
             timeout=urllib3.Timeout(connect=self._timeout_seconds, read=self._timeout_seconds),
             retries=False,
         )

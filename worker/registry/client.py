@@ -5,7 +5,7 @@ Source: distribution-spec v1.1.1, "Pull".
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,6 +19,7 @@ from worker.oci.reference import Reference
 from worker.registry.auth import Login
 from worker.registry.blobs import BlobStream
 from worker.registry.channel import Channel, Reply
+from worker.registry.ranges import ExtraConnections, RangedBlob, RangePolicy
 from worker.registry.retries import RetryPolicy
 from worker.registry.session import OK, Session
 from worker.settings import Settings
@@ -48,12 +49,15 @@ class RepositoryClient:
     Args:
         session: With the registry.
         retries: For every request.
+        ranges: For blobs.
         max_manifest_bytes: Of a manifest, index or configuration.
     """
 
-    def __init__(self, session: Session, *, retries: RetryPolicy, max_manifest_bytes: int) -> None:
+    def __init__(self, session: Session, *, retries: RetryPolicy, ranges: RangePolicy, max_manifest_bytes: int) -> None:
         self._session = session
         self._retries = retries
+        self._ranges = ranges
+        self._extras = ExtraConnections(ranges.most - 1)
         self._max_manifest_bytes = max_manifest_bytes
 
     def manifest(self, selector: str | Digest) -> FetchedManifest:
@@ -109,9 +113,15 @@ class RepositoryClient:
     @contextmanager
     def blob(self, descriptor: Descriptor, *, offset: int = 0) -> Iterator[Iterator[bytes]]:
         """Stream a blob from `offset`, unverified, in chunks of about 1 MiB; raises as `BlobStream.chunks`."""
-        chunks = BlobStream(self._session, descriptor, retries=self._retries).chunks(offset)
-        with closing(chunks):
+        stream = BlobStream(self._session, descriptor, retries=self._retries)
+        with closing(self._ranged(stream, descriptor.size_bytes, offset)) as chunks:
             yield chunks
+
+    def _ranged(self, stream: BlobStream, size_bytes: int, offset: int) -> Generator[bytes, None, None]:
+        ranges = self._ranges
+        if ranges.most == 1 or size_bytes - offset < ranges.min_bytes:
+            return stream.chunks(offset)
+        return RangedBlob(stream, size_bytes=size_bytes, most=ranges.most, extras=self._extras).chunks(offset)
 
 
 class RegistryClient:
@@ -125,6 +135,7 @@ class RegistryClient:
     def __init__(self, settings: Settings, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self._channel = Channel(settings)
         self._retries = RetryPolicy(attempts=settings.registry_attempts, sleep=sleep)
+        self._ranges = RangePolicy(most=settings.parallel_ranges, min_bytes=settings.ranges_min_bytes)
         self._max_manifest_bytes = settings.max_manifest_bytes
 
     def repository(self, reference: Reference, *, login: Login | None) -> RepositoryClient:
@@ -134,7 +145,9 @@ class RegistryClient:
             InvalidArgument: The reference's registry cannot be asked.
         """
         session = Session(self._channel, reference, login=login)
-        return RepositoryClient(session, retries=self._retries, max_manifest_bytes=self._max_manifest_bytes)
+        return RepositoryClient(
+            session, retries=self._retries, ranges=self._ranges, max_manifest_bytes=self._max_manifest_bytes
+        )
 
     def close(self) -> None:
         """Drop all idle connections."""

@@ -11,6 +11,7 @@ Each path gives its answers in turn; the last one again and again.
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ class Answer:
         cut_after: Bytes of the body after which the connection is reset.
         is_endless: The body is repeated for as long as somebody reads.
         chunk_bytes: Send the body chunked, in chunks of so many bytes.
+        bytes_per_second: Send the body no faster.
     """
 
     status: int = 200
@@ -56,6 +58,7 @@ class Answer:
     cut_after: int | None = None
     is_endless: bool = False
     chunk_bytes: int | None = None
+    bytes_per_second: int | None = None
 
 
 Script = Answer | Callable[[Asked], Answer]
@@ -145,13 +148,21 @@ def _send(handler: BaseHTTPRequestHandler, answer: Answer) -> None:
     else:
         handler.send_header("Connection", "close")
     handler.end_headers()
-    handler.wfile.write((_chunked(answer) if answer.chunk_bytes else answer.body)[: answer.cut_after])
+    _write(handler, answer, (_chunked(answer) if answer.chunk_bytes else answer.body)[: answer.cut_after])
     while answer.is_endless:
         handler.wfile.write(answer.body)
     if answer.cut_after is not None:
         handler.wfile.flush()
         handler.connection.shutdown(socket.SHUT_RDWR)
     handler.close_connection = handler.close_connection or not has_length
+
+
+def _write(handler: BaseHTTPRequestHandler, answer: Answer, body: bytes) -> None:
+    piece_bytes = 65536 if answer.bytes_per_second else len(body) or 1
+    for start in range(0, len(body), piece_bytes):
+        if answer.bytes_per_second:
+            time.sleep(piece_bytes / answer.bytes_per_second)
+        handler.wfile.write(body[start : start + piece_bytes])
 
 
 def _chunked(answer: Answer) -> bytes:
