@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wire contract: five tasks, keyword arguments only, JSON only.
+"""The wire contract: six tasks, keyword arguments only, JSON only.
 
 Schedulers need nothing of this code base::
 
@@ -18,6 +18,9 @@ task                        keywords -> answer
                             -> {image, digest, layers, bytes_fetched}
 ``provisioner.recover``     known_container_ids=None, node=None
                             -> {"nodes": [{node, kept, remounted, destroyed, cleaned}]}
+``provisioner.verify``      image=None, node=None, repair=False
+                            -> {"stores": [{store, node, checked_layers, checked_bytes, problems, repaired}]},
+                            the last two lists of {kind, subject, detail}
 ==========================  =======================================================================================
 
 All may be published to the queue ``provision``, which every node serves. What belongs to one node is forwarded to its

@@ -214,6 +214,14 @@ class LayerDamaged(TransientError):
     sentence = "layer {layer} in the store is damaged: {reason}"
 
 
+class LayerInUse(PermanentError):
+    """A damaged layer's tree cannot be replaced under the rootfses that stand on it."""
+
+    layer: str
+    users: str
+    sentence = "layer {layer} cannot be replaced while {users} stand on it; destroy them first"
+
+
 class NodeUnreachable(TransientError):
     """No worker serves the node."""
 

@@ -29,8 +29,6 @@ class ProblemKind(StrEnum):
     """A layer of an image in use is in no format in the store."""
     IMAGE_MERGED_WRONG = "image-merged-wrong"
     """The file that merges the layers is not what the layers give."""
-    IMAGE_IMPLIED_WRONG = "image-implied-wrong"
-    """The lower directory that puts unlisted directories right is not what the layers give."""
 
     REFERENCE_CORRUPT = "reference-corrupt"
     """A file that says what a reference resolved to says nothing."""

@@ -10,7 +10,14 @@ from dataclasses import asdict
 from typing import Any
 
 from worker.records import ProvisionInfo
-from worker.requests import DestroyRequest, ProvisionRequest, PruneRequest, PullRequest, RecoverRequest
+from worker.requests import (
+    DestroyRequest,
+    ProvisionRequest,
+    PruneRequest,
+    PullRequest,
+    RecoverRequest,
+    VerifyRequest,
+)
 from worker.verbs.destroy import destroy
 from worker.verbs.node import Elsewhere, Node, OnProgress, Progress
 from worker.verbs.provision import provision
@@ -18,6 +25,7 @@ from worker.verbs.prune import prune
 from worker.verbs.pull import pull
 from worker.verbs.recover import recover
 from worker.verbs.undo import abandon
+from worker.verbs.verify import verify
 
 __all__ = ["Elsewhere", "Progress", "ProvisionInfo", "Provisioner"]
 
@@ -30,7 +38,7 @@ def _silent(_: Progress) -> None:
 
 
 class Provisioner:
-    """Provision, destroy, pull, prune and recover on one node."""
+    """Provision, destroy, pull, prune, recover and verify on one node."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -60,6 +68,15 @@ class Provisioner:
         """See `worker.verbs.recover`; the answer is one entry of `nodes`."""
         answer = recover(self.node, RecoverRequest.parse(keywords), is_start=is_start)
         return answer if isinstance(answer, Elsewhere) else asdict(answer)
+
+    def verify(self, keywords: Keywords, *, on_progress: OnProgress = _silent) -> Document | Elsewhere:
+        """See `worker.verbs.verify`; the answer is one entry of `stores`."""
+        answer = verify(self.node, VerifyRequest.parse(keywords), on_progress=on_progress)
+        if isinstance(answer, Elsewhere):
+            return answer
+        return asdict(answer) | {
+            key: [asdict(each) for each in getattr(answer, key)] for key in ("problems", "repaired")
+        }
 
     def note_failure(self, keywords: Keywords, *, error: str, retry_in_seconds: float) -> None:
         """Show in the container's state that a provision failed and will be tried again."""

@@ -126,6 +126,28 @@ class RecoverRequest(_Request):
     node: Name | None = None
 
 
+class VerifyRequest(_Request):
+    """`provisioner.verify`; `image` is a reference or a digest, and None all that the store has."""
+
+    image: str | None = None
+    node: Name | None = None
+    repair: bool = False
+
+    @property
+    def digest(self) -> Digest | None:
+        """The image, if it is given by digest."""
+        return Digest.parse(self.image) if self.image is not None and _is_digest(self.image) else None
+
+    @property
+    def reference(self) -> str | None:
+        """The image, if it is given by reference, normalised.
+
+        Raises:
+            InvalidArgument: For a malformed one.
+        """
+        return None if self.image is None or _is_digest(self.image) else ImageSource.parse(self.image).normalised
+
+
 def _is_digest(text: str) -> bool:
     return text.startswith(("sha256:", "sha512:"))
 

@@ -78,7 +78,7 @@ def test_messages_are_json_and_acknowledged_when_done(config: dict[str, object])
 
 
 def test_the_tasks_have_the_contracts_names() -> None:
-    """Five public ones, and the one that joins answers."""
+    """Six public ones, and the one that joins answers."""
     app.loader.import_default_modules()
 
     ours = {name for name in app.tasks if not name.startswith("celery.")}
@@ -89,6 +89,7 @@ def test_the_tasks_have_the_contracts_names() -> None:
         "provisioner.prune",
         "provisioner.pull",
         "provisioner.recover",
+        "provisioner.verify",
         "provisioner.gather",
     }
 

@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 
 from worker.errors import InvalidArgument
-from worker.requests import DestroyRequest, ProvisionRequest, PruneRequest, PullRequest, RecoverRequest, _Request
+from worker.requests import (
+    DestroyRequest,
+    ProvisionRequest,
+    PruneRequest,
+    PullRequest,
+    RecoverRequest,
+    VerifyRequest,
+    _Request,
+)
 
 _CONTRACT: dict[type[_Request], dict[str, Any]] = {
     ProvisionRequest: {
@@ -31,6 +39,7 @@ _CONTRACT: dict[type[_Request], dict[str, Any]] = {
     },
     PullRequest: {"image": ..., "node": None, "platform": None, "cached": True, "secret": None},
     RecoverRequest: {"known_container_ids": None, "node": None},
+    VerifyRequest: {"image": None, "node": None, "repair": False},
 }
 
 

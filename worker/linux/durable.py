@@ -17,6 +17,8 @@ from worker.errors import StorageExhausted
 from worker.linux import libc
 
 _TEMPORARY_PREFIX = ".tmp-"
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -72,6 +74,26 @@ def rename(source: Path, target: Path) -> None:
         sync_directory(target.parent)
         if source.parent != target.parent:
             sync_directory(source.parent)
+
+
+def exchange(first: Path, second: Path) -> None:
+    """Let two paths of one filesystem change places.
+
+    Effect: atomic where the filesystem can (not on NFS: there `second` is absent for a moment); survives power loss on
+        return. What both hold must have been made durable before.
+    """
+    try:
+        names = os.fsencode(first), os.fsencode(second)
+        libc.call("renameat2", _AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOSYS}:
+            raise
+        aside = first.with_name(_TEMPORARY_PREFIX + secrets.token_hex(8))
+        second.rename(aside)
+        first.rename(second)
+        aside.rename(first)
+    for directory in {first.parent, second.parent}:
+        sync_directory(directory)
 
 
 def make_dirs(path: Path, mode: int = 0o700) -> None:

@@ -71,16 +71,28 @@ class Layers:
     def commit(self, staging_dir: Path, diff_id: Digest, *, layer_format: LayerFormat) -> None:
         """Rename a finished, durable layer into place; survives power loss on return.
 
-        What lies there is moved to the trash: remains without a record, or a layer that is to be replaced.
+        Remains without a record that lie there are moved to the trash.
 
-        Locking: within `stage`, so nobody else commits the same layer. To replace one, the caller also holds the
-            cluster lock and the fence exclusively.
+        Locking: within `stage`, so nobody else commits the same layer.
         """
         target = self._dir(diff_id, layer_format)
         if not target.parent.exists():
             durable.make_dirs(target.parent)
         discard(target, self._paths.trash_dir)
         durable.rename(staging_dir, target)
+
+    def replace(self, staging_dir: Path, diff_id: Digest, *, layer_format: LayerFormat) -> None:
+        """Put a finished, durable layer in the place of a damaged one, which is in `staging_dir` afterwards.
+
+        Effect: atomic where the filesystem can; survives power loss on return. Who has files of the old one open keeps
+            them.
+        Locking: within `stage_again`; the caller holds the cluster lock and the fence exclusively.
+        """
+        target = self._dir(diff_id, layer_format)
+        if target.exists():
+            durable.exchange(staging_dir, target)
+        else:
+            self.commit(staging_dir, diff_id, layer_format=layer_format)
 
     def check(self, diff_id: Digest, *, layer_format: LayerFormat) -> LayerRecord:
         """Return a committed layer's record after a look at the layer that costs two system calls.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from worker.container_id import ContainerId
-from worker.errors import ContainerDestroying
+from worker.errors import ContainerDestroying, InvalidArgument
 from worker.linux import durable
 from worker.linux.flock import locked
 from worker.paths import WorkPaths
@@ -83,6 +83,17 @@ def remove_empty_ancestors(work: WorkPaths, container_id: ContainerId) -> None:
                 work.container_dir(ancestor.parts).rmdir()
         except OSError:
             return
+
+
+def containers_on_disk(work: WorkPaths) -> list[ContainerId]:
+    """List the outermost containers and all nested ones, children before parents."""
+    found: list[ContainerId] = []
+    for path in sorted(work.containers_dir.iterdir()):
+        with suppress(InvalidArgument):
+            if path.is_dir():
+                root = ContainerId.parse(path.name)
+                found += [*nested_ids(work, root), root]
+    return found
 
 
 def nested_ids(work: WorkPaths, container_id: ContainerId) -> list[ContainerId]:

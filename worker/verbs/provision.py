@@ -20,6 +20,8 @@ from worker.errors import (
     ContainerConflict,
     ContainerDestroying,
     InvalidArgument,
+    LayerDamaged,
+    LayerVanished,
     PermanentError,
     StateLost,
 )
@@ -33,6 +35,7 @@ from worker.records import ProvisionInfo, RootfsRecord, read_record
 from worker.requests import ProvisionRequest
 from worker.store.images import RefOwner, StoredImage
 from worker.verbs.fetch import fetch_layers
+from worker.verbs.heal import heal_layer
 from worker.verbs.home import Home, existing, opened
 from worker.verbs.node import Elsewhere, Node, OnProgress
 from worker.verbs.pull import cached_image, open_image, pinned
@@ -105,10 +108,31 @@ def provision(node: Node, request: ProvisionRequest, *, on_progress: OnProgress)
         owner=RefOwner(node=node.name, container_id=str(request.container_id), name=request.name),
     )
     try:
-        return _provision(node, work, on_progress)
+        return _provision_healing(node, work, on_progress)
     except PermanentError:
         abandon(node, request, generation=work.generation)
         raise
+
+
+def _provision_healing(node: Node, work: _Provision, on_progress: OnProgress) -> ProvisionInfo:
+    """Provision; again after each layer that turns out to be damaged, or gone from under a record, was replaced."""
+    healed: set[str] = set()
+    while True:
+        try:
+            return _provision(node, work, on_progress)
+        except (LayerDamaged, LayerVanished) as damage:
+            if damage.layer in healed:
+                raise
+            healed.add(damage.layer)
+            layer, credential = Digest.parse(damage.layer), node.credential(work.request.secret)
+            heal_layer(node, layer, layer_format=_layer_format(node, work), credential=credential)
+
+
+def _layer_format(node: Node, work: _Provision) -> LayerFormat:
+    """Return the format of what is recorded already, or that of this request."""
+    container_id = work.request.container_id
+    entry = read_record(node.work.record_path(container_id.parts)).rootfses.get(work.name)
+    return work.layer_format if entry is None else LayerFormat(entry.info.layer_format)
 
 
 def _provision(node: Node, work: _Provision, on_progress: OnProgress) -> ProvisionInfo:

@@ -14,6 +14,7 @@ from worker.puller import Credential, RemoteImage
 from worker.requests import PullRequest
 from worker.store.images import RefOwner, StoredImage
 from worker.verbs.fetch import fetch_layers
+from worker.verbs.heal import heal_layers
 from worker.verbs.node import Elsewhere, Node, OnProgress
 
 
@@ -37,7 +38,8 @@ class PullInfo:
 def pull(node: Node, request: PullRequest, *, on_progress: OnProgress) -> PullInfo | Elsewhere:
     """Make sure that the image and all its layers are in the store.
 
-    Effect: on return they are, not necessarily by this call; nothing keeps them there afterwards.
+    Effect: on return they are, not necessarily by this call; nothing keeps them there afterwards. Layers that a look
+        shows to be damaged are replaced.
     """
     if request.node not in (None, node.name):
         return Elsewhere(node=str(request.node))
@@ -46,6 +48,7 @@ def pull(node: Node, request: PullRequest, *, on_progress: OnProgress) -> PullIn
     owner = RefOwner(node=node.name, container_id="", name=f"pull-{uuid.uuid4().hex}")
     image = cached_image(node, request.image, platform=platform) if request.cached else None
     if image is not None and not node.store.layers.missing(image.layers, layer_format=layer_format):
+        heal_layers(node, image.layers, layer_format=layer_format, credential=node.credential(request.secret))
         return _answer(request, image, 0)
     with open_image(node, request.image, platform=platform, credential=node.credential(request.secret)) as remote:
         try:
@@ -53,6 +56,7 @@ def pull(node: Node, request: PullRequest, *, on_progress: OnProgress) -> PullIn
                 fetched = fetch_layers(node, remote, layer_format=layer_format, check=_never, on_progress=on_progress)
         finally:
             node.store.images.drop(remote.digest, owner)
+    heal_layers(node, image.layers, layer_format=layer_format, credential=node.credential(request.secret))
     return _answer(request, image, fetched)
 
 

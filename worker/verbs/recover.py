@@ -7,13 +7,13 @@ them, Redis is told what is here, and refs are made to match the records.
 
 import logging
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
 from worker.container_id import ContainerId
 from worker.container_view import ContainerView, RestoreKind
-from worker.errors import InvalidArgument, LeaseLost, LockTimeout, ProvisionerError, RecordCorrupt, StateUnavailable
+from worker.errors import LeaseLost, LockTimeout, ProvisionerError, RecordCorrupt, StateUnavailable
 from worker.linux.flock import locked
 from worker.oci.digest import Digest
 from worker.records import ContainerRecord
@@ -22,7 +22,7 @@ from worker.store.images import RefOwner
 from worker.store.staging import sweep_staging
 from worker.store.trash import empty_trash
 from worker.verbs.destroy import destroy_all
-from worker.verbs.home import Home, existing, nested_ids
+from worker.verbs.home import Home, containers_on_disk, existing, nested_ids
 from worker.verbs.node import Elsewhere, Node
 from worker.verbs.remount import bring_back, show
 from worker.verbs.undo import is_unrecorded, take_down
@@ -65,7 +65,7 @@ def recover(node: Node, request: RecoverRequest, *, is_start: bool = False) -> N
         seen = [view for view in node.containers.list(node=node.name) if is_start or not view.pending]
         result.cleaned += sweep_staging(node.store.paths.staging_dir)
         node.store.partials.sweep(unused_seconds=node.settings.resume_keep_seconds)
-        for container_id in _containers_on_disk(node):
+        for container_id in containers_on_disk(node.work):
             with _reported(container_id):
                 if known is not None and not _is_known(container_id, known):
                     _destroy(node, container_id, result)
@@ -81,18 +81,7 @@ def recover(node: Node, request: RecoverRequest, *, is_start: bool = False) -> N
 
 def _forget_absent(node: Node, seen: Collection[ContainerView]) -> int:
     """Make Redis forget containers that are not on disk and have not changed since the recover began."""
-    return len(node.containers.forget_absent(seen, kept_ids=frozenset(_containers_on_disk(node))))
-
-
-def _containers_on_disk(node: Node) -> list[ContainerId]:
-    """List the outermost containers and all nested ones, children before parents."""
-    found: list[ContainerId] = []
-    for path in sorted(node.work.containers_dir.iterdir()):
-        with suppress(InvalidArgument):
-            if path.is_dir():
-                root = ContainerId.parse(path.name)
-                found += [*nested_ids(node.work, root), root]
-    return found
+    return len(node.containers.forget_absent(seen, kept_ids=frozenset(containers_on_disk(node.work))))
 
 
 def _is_known(container_id: ContainerId, known: Collection[ContainerId]) -> bool:

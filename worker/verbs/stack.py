@@ -56,6 +56,12 @@ def close_stack(node: Node, info: ProvisionInfo) -> None:
         node.image_mounts.release(Digest.parse(info.digest), user=user)
 
 
+def merge_anew(node: Node, digest: Digest, layers: Sequence[Digest]) -> None:
+    """Compute an image's merged file again and replace it; who comes later mounts the new one."""
+    _merged(node, digest, layers, anew=True)
+    node.image_mounts.detach(digest)
+
+
 def stack_user(container_id: ContainerId, name: str) -> str:
     """Name a rootfs among the users of an image; neither part holds a slash."""
     return f"{container_id}/{name}"
