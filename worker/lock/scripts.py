@@ -9,10 +9,10 @@ from typing import Any
 import redis
 from redis.commands.core import Script
 
-from worker.errors import StateUnavailable
 from worker.lock.mode import LockMode
 from worker.lock.view import LockView, text
 from worker.lua import script
+from worker.redis_errors import redis_errors
 
 
 class Outcome(StrEnum):
@@ -82,7 +82,5 @@ class LockScripts:
         return LockView.parse(self._call(self._view))
 
     def _call(self, transition: Script, *arguments: str | int) -> Any:
-        try:
+        with redis_errors():
             return transition(keys=[self.name], args=arguments)
-        except redis.RedisError as error:
-            raise StateUnavailable(reason=f"lock {self.name}: {error}") from error

@@ -77,6 +77,38 @@ def test_waiting_again_keeps_the_place(scripts: LockScripts) -> None:
     assert [waiter.owner for waiter in scripts.view().waiters] == ["first", "second"]
 
 
+def test_a_writer_does_not_overtake_readers_that_were_rung_and_have_not_asked_yet(scripts: LockScripts) -> None:
+    """Between the bell and the grant a reader's place is still its own."""
+    for owner, mode in (("first", EXCLUSIVE), ("reader", SHARED), ("second", EXCLUSIVE)):
+        scripts.acquire(owner, mode, floor=0)
+    scripts.release("first")
+
+    assert scripts.acquire("second", EXCLUSIVE, floor=0).outcome is Outcome.WAITING
+    assert scripts.acquire("reader", SHARED, floor=0).outcome is Outcome.GRANTED
+
+
+def test_a_bell_is_rung_once_until_it_is_answered(scripts: LockScripts, redis_client: redis.Redis) -> None:
+    """However much happens before the waiter wakes, one element waits for it."""
+    for owner, mode in (("holder", SHARED), ("writer", EXCLUSIVE), ("reader", SHARED)):
+        scripts.acquire(owner, mode, floor=0)
+    scripts.release("holder")
+    scripts.release("reader")
+
+    assert redis_client.llen(f"{NAME}:bell:writer") == 1
+
+
+def test_whoever_finds_a_lapsed_lease_rings_those_it_kept_waiting(
+    scripts: LockScripts, redis_client: redis.Redis
+) -> None:
+    """A reader that comes after a dead writer wakes the reader that waited for it."""
+    scripts.acquire("dead", EXCLUSIVE, floor=0)
+    assert scripts.acquire("waiting", SHARED, floor=0).outcome is Outcome.WAITING
+    redis_client.zadd(f"{NAME}:held:exclusive", {"dead": 1})
+
+    assert scripts.acquire("new", SHARED, floor=0).outcome is Outcome.GRANTED
+    assert redis_client.llen(f"{NAME}:bell:waiting") == 1
+
+
 def test_an_acquire_that_arrives_after_the_release_is_refused(scripts: LockScripts) -> None:
     """A request left over in a closed connection does not take a lock that nobody would release."""
     scripts.acquire("owner", EXCLUSIVE, floor=0)
@@ -153,6 +185,13 @@ def test_a_token_is_above_what_the_resource_has_seen(scripts: LockScripts) -> No
 
     assert writer.token == seen + 1
     assert reader.token == seen + 11
+
+
+def test_a_reader_is_lifted_above_what_the_resource_has_seen(scripts: LockScripts) -> None:
+    """Redis came back from a copy that knows the readers before a writer, and nothing of the writer."""
+    phase = scripts.acquire("before", SHARED, floor=0).token
+
+    assert scripts.acquire("after", SHARED, floor=phase + 10**9).token == phase + 10**9 + 1
 
 
 def test_a_reader_whose_token_the_resource_has_seen_keeps_it(scripts: LockScripts) -> None:

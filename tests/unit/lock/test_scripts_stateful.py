@@ -221,6 +221,6 @@ def test_the_scripts_do_what_the_model_does(machine: type[Clients], redis_client
     run_state_machine_as_test(
         lambda: machine(redis_client),
         settings=settings(
-            max_examples=100, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
