@@ -107,15 +107,15 @@ class Partials:
                     partial.discard()
 
     def sweep(self, *, unused_seconds: float) -> int:
-        """Delete those that nobody added to within this time and nobody holds, and return how many."""
-        swept, before = 0, time.time() - unused_seconds
+        """Delete those that nobody added to within this time and nobody holds, and return the bytes freed."""
+        freed_bytes, before = 0, time.time() - unused_seconds
         for path in sorted(self._directory.iterdir()):
             lock = _try_lock(path) if _modified_at(path) < before else None
             if lock is not None:
                 with lock:
+                    freed_bytes += os.fstat(lock.descriptor).st_size
                     path.unlink(missing_ok=True)
-                    swept += 1
-        return swept
+        return freed_bytes
 
 
 def _try_lock(path: Path) -> FileLock | None:

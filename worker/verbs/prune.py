@@ -74,6 +74,7 @@ def prune(node: Node, request: PruneRequest) -> StorePruned | Elsewhere:
         make_durable(node.store)
         forget_references(node.store, plan)
         freed = empty_trash(node.store.paths.trash_dir)
+        freed += node.store.partials.sweep(unused_seconds=node.settings.resume_keep_seconds)
     return _report(node, plan, freed, exclusive_ms)
 
 

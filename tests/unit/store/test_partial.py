@@ -136,7 +136,7 @@ def test_a_sweep_takes_what_nobody_came_for(partials: Partials, tmp_path: Path) 
         os.utime(path, (before, before))
 
     with partials.hold(held, size_bytes=1):
-        swept = partials.sweep(unused_seconds=DAY_SECONDS)
+        freed_bytes = partials.sweep(unused_seconds=DAY_SECONDS)
 
-    assert swept == 1
+    assert freed_bytes == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([str(held), str(young)])

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.images import build_image, layer
+from tests.support.mounts import unmount
 from tests.support.provisioners import files, make_settings, provisioner
 from tests.support.registry_server import Registry
 from tests.support.tar import File
 from tests.unit.registry.odd_server import Answer, Asked, OddServer, odd_server
 from worker.errors import DigestMismatch, RegistryUnavailable
+from worker.linux.mount import Mount, Option, mount_filesystem
 from worker.oci.digest import Digest
 from worker.provisioner import Elsewhere, Progress, Provisioner
 from worker.runtime import make_provisioner
@@ -190,3 +192,44 @@ def test_small_blobs_are_not_kept(tmp_path: Path, redis_url: str, server: OddSer
         node.pull({"image": image})
 
     assert files(node.node.store.paths.partial_dir) == []
+
+
+@pytest.mark.parametrize("verb", ["recover", "prune"])
+def test_what_nobody_came_for_goes(node: Provisioner, verb: str) -> None:
+    """With the next recover or prune, once it is a day old."""
+    young = node.node.store.paths.partial_dir / str(Digest.of(b"young"))
+    for path in (partial_path(node), young):
+        path.write_bytes(b"x" * 5000)
+    os.utime(partial_path(node), (1, 1))
+
+    answer = node.prune({}) if verb == "prune" else node.recover({})
+
+    assert not isinstance(answer, Elsewhere)
+    assert answer.get("bytes_freed", 5000) == 5000
+    assert files(node.node.store.paths.partial_dir) == [young.name]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem that has room for the layer or for its blob, but not for both."""
+    (tmp_path / "store").mkdir()
+    tmpfs = Mount(fs_type="tmpfs", source="tmpfs", target=tmp_path / "store", options=(Option("size", "9m"),))
+    mount_filesystem(tmpfs)
+    yield tmp_path
+    unmount([str(tmp_path / "store")])
+
+
+def test_what_is_kept_never_takes_the_room_of_the_layer(small_disk: Path, redis_url: str, server: OddServer) -> None:
+    """Whichever of the two meets the full disk, the pull succeeds as it would have without keeping anything."""
+    image = serve_image(server, ranged)
+    settings = make_settings(
+        small_disk, redis_url, layer_format="directory", backend="copy", resume_min_bytes=MIB, registry_attempts=1
+    )
+    node = make_provisioner(settings)
+
+    assert pulled(node, image) > 0
+    node.prune({})
+    partial_path(node).write_bytes(BLOB.content[: 5 * MIB])
+    pulled(node, image)
+
+    assert ranges(server)[-1] is None
