@@ -20,6 +20,9 @@ BACKENDS: tuple[type[Backend], ...] = (OverlayBackend, AufsBackend, CopyBackend,
 
 _AUTOMATIC: tuple[type[Backend], ...] = (OverlayBackend, AufsBackend, CopyBackend)
 
+AUTOMATIC_NAMES = tuple(kind.name for kind in _AUTOMATIC)
+"""Those that are chosen among when none is configured, the preferred one first."""
+
 
 def unsupported_reasons(*, work_dir: Path, store_dir: Path) -> dict[str, str | None]:
     """Say of each backend why it does not work on these directories, or None if it does; for people.

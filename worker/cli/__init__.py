@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`provisioner`: the five tasks, the cluster's state and a whole cluster in one terminal, for people.
+"""`provisioner`: the six tasks, the cluster's state and a whole cluster in one terminal, for people.
 
 ::
 
     entry       the command group and its exit codes      exits      errors -> exit code, sentence and hint
     cluster     what commands talk to: Redis, Celery      answers    send a task by name and wait, showing progress
-    verbs       provision, destroy, prune, recover, pull
+    verbs       provision, destroy, prune, recover, pull, verify
     views       ps, nodes, lock, images, inspect          stored     what the local store holds, as values
+    doctor      what is wrong with this node              doctor_*   its parts; findings   what they say
     output      JSON or tables                            tables     what people see
     up          up, redis                                 supervisor several programs, started and stopped in order
     demo        the main job end to end                   demo_*     its parts

@@ -10,10 +10,11 @@ import click
 
 from worker import __version__
 from worker.cli.demo import demo
+from worker.cli.doctor import doctor
 from worker.cli.exits import ExitCode, failure_of
 from worker.cli.output import stderr
 from worker.cli.up import redis_server, up
-from worker.cli.verbs import destroy, provision, prune, pull, recover
+from worker.cli.verbs import destroy, provision, prune, pull, recover, verify
 from worker.cli.views import images, inspect, lock, nodes, ps
 from worker.errors import ProvisionerError
 
@@ -29,7 +30,10 @@ def commands() -> None:
     """Root filesystems for containers: image reference in, mounted rootfs out."""
 
 
-for command in (up, redis_server, demo, provision, destroy, prune, recover, pull, ps, images, inspect, nodes, lock):
+TASKS = (provision, destroy, prune, recover, pull, verify)
+VIEWS = (ps, images, inspect, nodes, lock, doctor)
+
+for command in (up, redis_server, demo, *TASKS, *VIEWS):
     commands.add_command(command)
 
 

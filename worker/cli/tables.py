@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from worker.cli.findings import Finding, Verdict
 from worker.cli.output import age_text, short_digest, size_text
 from worker.cli.stored import StoredImageView, StoreView
 from worker.container_view import ContainerState, ContainerView
@@ -21,6 +22,9 @@ _STATE_STYLES = {
     ContainerState.DESTROYING: "red",
     ContainerState.HOLDER: "dim",
 }
+
+
+_VERDICT_STYLES = {Verdict.GOOD: "green", Verdict.NOTE: "yellow", Verdict.WRONG: "bold red"}
 
 
 def _table(*columns: str, right: Iterable[str] = ()) -> Table:
@@ -132,6 +136,30 @@ def stores_pruned_table(stores: Sequence[Mapping[str, Any]], *, is_dry_run: bool
     for store in stores:
         counts = str(len(store["images"])), str(len(store["layers"])), size_text(store["bytes_freed"])
         table.add_row(store["store"][:12], store["node"], *counts, f"{store['exclusive_ms']:.1f} ms")
+    return table
+
+
+def stores_verified_table(stores: Sequence[Mapping[str, Any]]) -> Group:
+    """What a verify found in each store, and what of it was repaired."""
+    return Group(*(_verified(store) for store in stores))
+
+
+def _verified(store: Mapping[str, Any]) -> Group:
+    read = f"{_counted(store['checked_layers'], 'layer')}, {size_text(store['checked_bytes'])}"
+    counts = f"{_counted(len(store['problems']), 'problem')}, {len(store['repaired'])} repaired"
+    table = _table("", "kind", "subject", "detail")
+    for word, style, key in (("repaired", "green", "repaired"), ("wrong", "bold red", "problems")):
+        for problem in store[key]:
+            table.add_row(Text(word, style=style), problem["kind"], Text(problem["subject"]), Text(problem["detail"]))
+    return _titled(f"store {store['store'][:12]}, node {store['node']}: {read} read; {counts}", table)
+
+
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """What a doctor saw."""
+    table = _table("", "subject", "detail")
+    for finding in findings:
+        verdict = Text(finding.verdict, style=_VERDICT_STYLES[finding.verdict])
+        table.add_row(verdict, Text(finding.subject), Text(finding.detail))
     return table
 
 

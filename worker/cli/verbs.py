@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The five tasks as commands. Each checks its words as the task would, sends it by name and waits for the answer."""
+"""The six tasks as commands. Each checks its words as the task would, sends it by name and waits for the answer."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -8,10 +8,24 @@ import click
 
 from worker.cli.answers import ask
 from worker.cli.cluster import Cluster, pass_cluster
+from worker.cli.exits import ExitCode
 from worker.cli.output import emit, json_option, size_text, stderr, without_nulls
 from worker.cli.progress import shown_progress
-from worker.cli.tables import facts, nodes_recovered_table, provisioned_table, stores_pruned_table
-from worker.requests import DestroyRequest, ProvisionRequest, PruneRequest, PullRequest, RecoverRequest
+from worker.cli.tables import (
+    facts,
+    nodes_recovered_table,
+    provisioned_table,
+    stores_pruned_table,
+    stores_verified_table,
+)
+from worker.requests import (
+    DestroyRequest,
+    ProvisionRequest,
+    PruneRequest,
+    PullRequest,
+    RecoverRequest,
+    VerifyRequest,
+)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -118,3 +132,25 @@ def pull(cluster: Cluster, /, image: str, timeout: float, as_json: bool, **optio
     answer = _answer(cluster, "pull", keywords, title=f"pull {image}", timeout=timeout)
     shown = {**answer, "layers": len(answer["layers"]), "bytes_fetched": size_text(answer["bytes_fetched"])}
     emit(answer, as_json=as_json, render=lambda: facts(shown))
+
+
+@click.command()
+@click.argument("image", required=False)
+@_node_option
+@click.option("--repair", is_flag=True, help="Fetch anew what is damaged, and put right what can be.")
+@_timeout_option
+@json_option
+@pass_cluster
+def verify(cluster: Cluster, /, image: str | None, timeout: float, as_json: bool, **options: Any) -> None:
+    """Compare every store, or what it has of IMAGE, with what it must be. Ends with 1 if something is wrong.
+
+    Layers that are kept as tars are hashed again; of unpacked ones only the record and readability can be checked.
+    """
+    keywords = without_nulls({"image": image, **options})
+    request = VerifyRequest.parse(keywords)
+    # Both parse what they return: a malformed name is found before anything is sent.
+    _ = request.reference, request.digest
+    answer = _answer(cluster, "verify", keywords, title="verify", timeout=timeout)
+    emit(answer, as_json=as_json, render=lambda: stores_verified_table(answer["stores"]))
+    if any(store["problems"] for store in answer["stores"]):
+        click.get_current_context().exit(ExitCode.FAILED)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The five tasks as commands: what is refused here, and what is sent."""
+"""The six tasks as commands: what is refused here, and what is sent."""
 
 import json
 import threading
@@ -131,6 +131,22 @@ def test_pull_prints_what_was_fetched(served: Served) -> None:
 
 
 @pytest.mark.redis
+def test_verify_ends_with_1_while_something_is_wrong(served: Served) -> None:
+    """A cron job notices; what was repaired is no longer wrong."""
+    problem = {"kind": "layer-digest-wrong", "subject": "erofs/sha256:" + "a" * 64, "detail": "it has another digest"}
+    counts = {"store": "1" * 32, "node": "n1", "checked_layers": 3, "checked_bytes": 1500}
+
+    shell, keywords = served({"stores": [{**counts, "problems": [problem], "repaired": []}]}, "verify", "alpine:3")
+    assert (shell.code, keywords) == (1, {"image": "alpine:3", "repair": False})
+    for text in ("layer-digest-wrong", "it has another digest", "3 layers, 1.5 kB read; 1 problem, 0 repaired"):
+        assert text in shell.out
+
+    answer = {"stores": [{**counts, "problems": [], "repaired": [problem]}]}
+    shell, keywords = served(answer, "verify", "--repair", "--node", "n1", "--json")
+    assert (shell.code, shell.document, keywords) == (0, answer, {"node": "n1", "repair": True})
+
+
+@pytest.mark.redis
 def test_a_command_without_an_answer_ends_in_time(run: Run, cluster: Cluster) -> None:
     """The node seems alive and does not answer: 3, and a hint."""
     show_node(cluster.nodes, "n1")
@@ -165,6 +181,8 @@ def test_without_a_node_nothing_is_sent_and_the_hint_says_how_to_start_one(run: 
         (("prune", "--exclude", "sha256:12"), "sha256:12"),
         (("recover", "--known", "a b"), "invalid container_id 'a b'"),
         (("pull", ""), "image"),
+        (("verify", "Alpine"), "invalid image 'Alpine'"),
+        (("verify", "sha256:12"), "sha256:12"),
         (("provision", "web-1"), "Missing argument 'IMAGE'"),
         (("provision", "web-1", "alpine", "--colour"), "No such option"),
     ],
