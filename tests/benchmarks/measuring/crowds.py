@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Readers and a writer at one read-write lock: how it passes from one side to the other, and how long a writer waits."""
+"""Readers and a writer at one read-write lock: how it passes between them, and how long a writer waits."""
 
 import multiprocessing
 import random

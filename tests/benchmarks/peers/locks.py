@@ -103,20 +103,23 @@ def _open_redis_py(client: redis.Redis, name: str, _mode: LockMode) -> Handle:
 def _open_python_redis_lock(client: redis.Redis, name: str, _mode: LockMode) -> Handle:
     import redis_lock  # noqa: PLC0415 - may be missing
 
-    return redis_lock.Lock(client, name, expire=int(LEASE_SECONDS))
+    handle: Handle = redis_lock.Lock(client, name, expire=int(LEASE_SECONDS))
+    return handle
 
 
 def _open_python_redis_lock_renewed(client: redis.Redis, name: str, _mode: LockMode) -> Handle:
     import redis_lock  # noqa: PLC0415 - may be missing
 
-    return redis_lock.Lock(client, name, expire=int(LEASE_SECONDS), auto_renewal=True)
+    handle: Handle = redis_lock.Lock(client, name, expire=int(LEASE_SECONDS), auto_renewal=True)
+    return handle
 
 
 def _open_redis_rw_lock(client: redis.Redis, name: str, mode: LockMode) -> Handle:
     import redis_rw_lock  # noqa: PLC0415 - may be missing
 
     letter = "R" if mode is LockMode.SHARED else "W"
-    return redis_rw_lock.RWLock(client, name, letter, expire=int(LEASE_SECONDS))
+    handle: Handle = redis_rw_lock.RWLock(client, name, letter, expire=int(LEASE_SECONDS))
+    return handle
 
 
 _MUTEX = (LockMode.EXCLUSIVE,)
