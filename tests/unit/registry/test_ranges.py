@@ -186,7 +186,8 @@ def test_whatever_is_odd_about_a_segment_one_stream_goes_on(
 
     assert read(repository) == BLOB
     assert segments(server)
-    assert not is_segment(server.asked[-1])
+    # A segment given up on may still be asked for after the stream.
+    assert len([asked for asked in server.asked if not is_segment(asked)]) > 1
 
 
 def test_oddity_in_the_middle_loses_nothing(repository: RepositoryClient, server: OddServer) -> None:
