@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Locks over Redis that one could take instead of ours: mutexes, and the read-write locks of PyPI.
 
-Those from PyPI are in the optional dependencies `bench`. redishilok, which would be another, wants a redis-py before 6
-and cannot be installed beside this project.
+Those from PyPI are in the optional dependencies `bench`.
 """
 
 import secrets
@@ -18,6 +17,8 @@ from redis.lock import Lock
 from worker.lock import Lease, LockMode, ReadWriteLock
 
 LEASE_SECONDS = 30.0
+# And why.
+NOT_INSTALLABLE = {"redishilok": "its last version wants a redis-py before 6"}
 
 
 class Handle(Protocol):
