@@ -2,12 +2,14 @@
 """`build_layer`: from a blob's chunks to a complete layer, in one pass and bounded memory."""
 
 import dataclasses
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from worker.errors import InvalidLayer, LayerLimitExceeded
 from worker.image import LayerFormat, LayerRecord
+from worker.layers.ahead import Ahead
 from worker.layers.builder import BuiltLayer, LayerBuilder
 from worker.layers.directory import build_directory
 from worker.layers.erofs.build import build_erofs
@@ -20,6 +22,10 @@ from worker.layers.whiteouts import AufsWhiteouts, OverlayWhiteouts
 from worker.linux.durable import reporting_full_disk, sync_files, sync_filesystem
 from worker.oci.descriptor import Descriptor
 from worker.oci.digest import Digest
+from worker.settings import MIB
+
+_AHEAD_BYTES = 4 * MIB
+"""A smaller blob is done before two threads have paid for themselves."""
 
 RECORD = "layer.json"
 """The name of the record in a layer's directory."""
@@ -91,10 +97,14 @@ def build_layer(  # noqa: PLR0913 - the whole of the package's contract, all but
     """
     blob = BlobChunks(chunks, descriptor, on_progress=on_progress)
     with reporting_full_disk(staging_dir), _blaming(blob, descriptor):
-        plain = inflate(blob, max_window_bytes=limits.max_window_bytes)
-        tar = TarChunks(plain, diff_id, max_bytes=limits.max_layer_bytes)
-        built = _BUILDERS[layer_format](tar, staging_dir=staging_dir, limits=limits, is_squashed=is_squashed)
-        tar.drain()
+        with _ahead(blob, descriptor) as compressed:
+            plain = inflate(compressed, max_window_bytes=limits.max_window_bytes)
+            tar = TarChunks(plain, diff_id, max_bytes=limits.max_layer_bytes)
+            with _ahead(tar, descriptor) as content:
+                built = _BUILDERS[layer_format](
+                    content, staging_dir=staging_dir, limits=limits, is_squashed=is_squashed
+                )
+                deque(content, maxlen=0)
         record = LayerRecord(
             diff_id=diff_id,
             layer_format=layer_format,
@@ -107,6 +117,11 @@ def build_layer(  # noqa: PLR0913 - the whole of the package's contract, all but
         write_record(staging_dir / RECORD, record)
         _SYNCS[layer_format](staging_dir)
     return record
+
+
+def _ahead(chunks: Iterator[bytes], descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:
+    """Give a large layer threads of its own, one to fetch and hash, one to inflate and hash; the caller writes."""
+    return Ahead(chunks) if descriptor.size_bytes >= _AHEAD_BYTES else nullcontext(chunks)
 
 
 @contextmanager

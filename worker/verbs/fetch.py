@@ -102,7 +102,8 @@ def fetch_layers(
             tally.add_layer()
     fetch = _Fetch(node=node, remote=remote, layer_format=layer_format, tally=tally)
     with _pool(node.settings.parallel_layers, tally) as submit:
-        for diff_id in missing:
+        # The largest first: it is what the others would have to wait for at the end.
+        for diff_id in sorted(missing, key=lambda each: -layers[each].size_bytes):
             submit(partial(fetch.run, diff_id, layers[diff_id]))
     return tally.bytes_fetched
 

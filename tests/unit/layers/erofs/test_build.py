@@ -69,7 +69,7 @@ def test_a_layer_beyond_a_limit_is_refused(archive: bytes, changes: dict[str, in
 
 
 def test_memory_does_not_grow_with_the_bytes(tmp_path: Path) -> None:
-    """A large file passes in chunks."""
+    """A large file passes in chunks, a few of which wait between the stages."""
     tar = tar_bytes([File("f", bytes(48 << 20))])
     diff_id = Digest.of(tar)
     tracemalloc.start()
@@ -78,4 +78,4 @@ def test_memory_does_not_grow_with_the_bytes(tmp_path: Path) -> None:
 
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak_bytes < 8 << 20
+    assert peak_bytes < 16 << 20
