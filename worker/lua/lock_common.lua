@@ -104,13 +104,12 @@ local function settle(lease, floor)
   return state
 end
 
--- Renew the lease of an owner. Returns the ms it has left, 0 if it lapsed: it never comes back.
+-- Renew the lease of an owner. Returns the ms it has left, 0 if it lapsed: what lapsed was purged and never comes back.
 local function extend(held, owner, lease)
-  local deadline = tonumber(redis.call('ZSCORE', held, owner) or 0)
-  if deadline <= now then
+  if not redis.call('ZSCORE', held, owner) then
     return 0
   end
-  deadline = math.min(now + lease, tonumber(redis.call('HGET', CAPPED, owner) or now + lease))
+  local deadline = math.min(now + lease, tonumber(redis.call('HGET', CAPPED, owner) or now + lease))
   redis.call('ZADD', held, 'XX', deadline, owner)
   return math.max(0, deadline - now)
 end

@@ -224,3 +224,16 @@ def test_the_scripts_do_what_the_model_does(machine: type[Clients], redis_client
             max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
+
+
+def test_a_clock_set_back_does_not_lengthen_a_dead_holders_lease(redis_client: redis.Redis) -> None:
+    """An hour back, a lease later the lock is free, not an hour later."""
+    clients = FailingServer(redis_client)
+    clients.step_clock(-3_600_000)
+    writer = clients.ask("exclusive", 1, knows_floor=True)
+    assert writer not in clients.beliefs
+
+    clients.pass_time(LEASE)
+    clients.ask_again(writer, 1, knows_floor=True)
+
+    assert writer in clients.beliefs
