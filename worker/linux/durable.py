@@ -101,16 +101,25 @@ def make_dirs(path: Path, mode: int = 0o700) -> None:
 
     Effect: on return the directory is there, not necessarily by this call; those made here survive power loss.
     """
-    missing = []
+    for directory in make_dirs_unsynced(path, mode):
+        sync_directory(directory.parent)
+
+
+def make_dirs_unsynced(path: Path, mode: int = 0o700) -> list[Path]:
+    """Create the directory and the parents it lacks, all with `mode`, for somebody who syncs later or never.
+
+    Returns:
+        Those that were missing, parents first; somebody else may be making the same ones right now.
+    """
+    missing: list[Path] = []
     while not path.is_dir():
-        missing.append(path)
+        missing.insert(0, path)
         path = path.parent
     with reporting_full_disk(path):
-        for directory in reversed(missing):
-            # Somebody else may make the same directory right now: it is durable for both when the parent is synced.
+        for directory in missing:
             with suppress(FileExistsError):
                 directory.mkdir(mode)
-            sync_directory(directory.parent)
+    return missing
 
 
 def sync_directory(path: Path) -> None:

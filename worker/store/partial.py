@@ -31,10 +31,12 @@ class Partial:
 
     Attributes:
         bytes_kept: How much of the blob there is.
+        has_taken_room: Whether it took disk space at any time, which others may have lacked.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.bytes_kept = os.fstat(descriptor).st_size
+        self.has_taken_room = self.bytes_kept > 0
         self._path = path
         self._descriptor = descriptor
         self._is_discarded = False
@@ -63,6 +65,7 @@ class Partial:
 
     def _append(self, chunk: bytes) -> None:
         view = memoryview(chunk)
+        self.has_taken_room = True
         try:
             while view:
                 written = os.pwrite(self._descriptor, view, self.bytes_kept)

@@ -33,8 +33,18 @@ class Home:
         return read_record(self._work.record_path(self.container_id.parts))
 
     def write(self, record: ContainerRecord) -> None:
-        """Replace the record; survives power loss."""
-        write_record(self._work.record_path(self.container_id.parts), record)
+        """Replace the record; survives power loss, together with the directories above it.
+
+        They were made without syncing each: one after the other the syncs find the same journal commit done.
+        """
+        path = self._work.record_path(self.container_id.parts)
+        is_first = not path.exists()
+        write_record(path, record)
+        if is_first:
+            durable.sync_directory(self._work.containers_dir)
+            for ancestor in self.container_id.ancestors:
+                durable.sync_directory(self._work.container_dir(ancestor.parts))
+                durable.sync_directory(self._work.nested_dir(ancestor.parts))
 
     def discard(self) -> None:
         """Rename the directory into the trash, and remove ancestors' directories that held nothing else."""
@@ -49,7 +59,7 @@ def opened(work: WorkPaths, container_id: ContainerId) -> Iterator[Home]:
         while not _enter(stack, work, container_id):
             # Also again and again: a destroy or a sibling's clean-up may take the directory away in between.
             with suppress(FileNotFoundError):
-                durable.make_dirs(work.rootfses_dir(container_id.parts))
+                durable.make_dirs_unsynced(work.rootfses_dir(container_id.parts))
         yield Home(work, container_id)
 
 

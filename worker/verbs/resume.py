@@ -65,7 +65,7 @@ def _judging(partial: Partial, *, replayed_bytes: int, check: Callable[[], None]
     try:
         yield
     except Exception as error:
-        is_full = isinstance(error, StorageExhausted) and partial.bytes_kept
+        is_full = isinstance(error, StorageExhausted) and partial.has_taken_room
         if isinstance(error, TransientError) and not is_full:
             raise
         check()
