@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 from celery import Task
 
-from worker.errors import InvalidArgument, ProvisionerError, TransientError
+from worker.errors import InvalidArgument, PermanentError, ProvisionerError, TransientError
 from worker.provisioner import Elsewhere, Progress, Provisioner
 from worker.runtime import process_nodes, process_provisioner
 from worker.settings import process_settings
@@ -51,6 +51,12 @@ class ProvisionerTask(Task):  # type: ignore[misc]  # Celery has no types
             answer = act(self.provisioner)
         except TransientError as error:
             self._retry(error)
+        except PermanentError:
+            raise
+        except Exception:
+            # Nobody foresaw it, so nothing has been undone and no retry is known to help.
+            self.give_up(self.request.kwargs)
+            raise
         if isinstance(answer, Elsewhere):
             self.forward(answer.node)
         return answer

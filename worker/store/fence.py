@@ -44,7 +44,7 @@ class Fence:
             LockTimeout: A writer holds the fence for longer than `timeout_seconds`.
         """
         with locked(self._lock_path, exclusive=False, timeout_seconds=timeout_seconds):
-            self._admit(token, is_exclusive=False)
+            self._admit(token, is_exclusive=False, timeout_seconds=timeout_seconds)
             yield
 
     @contextmanager
@@ -56,7 +56,7 @@ class Fence:
             LockTimeout: Others hold the fence for longer than `timeout_seconds`.
         """
         with locked(self._lock_path, exclusive=True, timeout_seconds=timeout_seconds):
-            self._admit(token, is_exclusive=True)
+            self._admit(token, is_exclusive=True, timeout_seconds=timeout_seconds)
             yield
 
     def highest_token(self) -> int:
@@ -66,9 +66,9 @@ class Fence:
         except FileNotFoundError:
             return 0
 
-    def _admit(self, token: int, *, is_exclusive: bool) -> None:
+    def _admit(self, token: int, *, is_exclusive: bool, timeout_seconds: float | None) -> None:
         """Refuse a token that is too old, remember one that is new."""
-        with locked(self._token_path, exclusive=True) as _:
+        with locked(self._token_path, exclusive=True, timeout_seconds=timeout_seconds):
             seen, writer = _unpack(self._token_path.read_bytes())
             if token < (seen if is_exclusive else writer):
                 reason = f"token {token} is older than {max(seen, writer)}"

@@ -9,7 +9,7 @@ shared; a ref without a container's record and without a flock was left by a dea
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,7 +126,10 @@ class Images:
             return
         document = {"reference": reference, "platform": platform, "digest": str(digest)}
         path = self._paths.reference_path(reference, platform=platform)
-        durable.write_file(path, json.dumps(document).encode())
+        with staging(self._paths.staging_dir / f"reference-{path.name}") as directory:
+            # Made in staging, so that nothing is left among the references by a process killed here.
+            durable.write_file(directory / "reference.json", json.dumps(document).encode())
+            durable.rename(directory / "reference.json", path)
 
     def references(self) -> Iterator[tuple[Path, ResolvedReference]]:
         """List what references resolved to, with the file that says so; unreadable ones are passed over."""
@@ -143,9 +146,17 @@ class Images:
         Effect: on entry the ref survives power loss.
         Locking: entered under the shared fence, so that prune sees either no use of the image or the ref. The body
             may outlive the fence.
+
+        Raises:
+            RecordCorrupt: The image is not in the store.
+            StorageExhausted: The store is full.
         """
         path = self.ref_path(digest, owner)
-        with locked(path, exclusive=False):
+        if not path.parent.exists():
+            raise RecordCorrupt(path=str(path.parent.parent), reason="the image is not in the store")
+        with ExitStack() as stack:
+            with durable.reporting_full_disk(path):
+                stack.enter_context(locked(path, exclusive=False))
             # Also one that a crash cut short: it would keep the image, but nobody would know for whom.
             if _read_owner(path) != owner:
                 _write_in_place(path, owner)

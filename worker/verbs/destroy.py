@@ -7,9 +7,10 @@ from worker.container_id import ContainerId
 from worker.containers import DestroyKind
 from worker.errors import ContainerDestroying, ProvisionerError, RecordCorrupt, StateLost, TeardownFailed
 from worker.requests import DestroyRequest
-from worker.store.trash import discard, empty_trash
+from worker.store.trash import empty_trash
 from worker.verbs.home import Home, existing, nested_ids, remove_empty_ancestors
 from worker.verbs.node import Elsewhere, Node
+from worker.verbs.remount import show
 from worker.verbs.undo import take_down
 
 
@@ -40,8 +41,7 @@ def destroy(node: Node, request: DestroyRequest) -> bool | Elsewhere:
 def _show_again(node: Node, container_id: ContainerId) -> None:
     """Tell Redis of a container that it lost, so that the destroy can be marked there; one without a record cannot."""
     with suppress(RecordCorrupt, ContainerDestroying), existing(node.work, container_id) as home:
-        rootfses = {name: (entry.info.image, entry.info.to_json()) for name, entry in home.read().rootfses.items()}
-        node.containers.restore(container_id, node=node.name, rootfses=rootfses)
+        show(node, container_id, home.read())
 
 
 def destroy_all(node: Node, container_id: ContainerId, order: list[ContainerId]) -> None:
@@ -70,10 +70,11 @@ def _destroy_one(node: Node, container_id: ContainerId) -> None:
     try:
         with existing(node.work, container_id) as home, node.shared():
             _take_down_all(node, home)
+            if nested_ids(node.work, container_id):
+                # Redis lost the mark in between: they must not be moved away under whoever provisions them.
+                raise StateLost(container_id=str(container_id), reason="a nested one came meanwhile")
             home.discard()
     except ContainerDestroying:
-        # No flock: the directory of a mere ancestor, or none at all.
-        discard(node.work.container_dir(container_id.parts), node.work.trash_dir)
         remove_empty_ancestors(node.work, container_id)
     if not node.containers.finish_destroy(container_id):
         raise StateLost(container_id=str(container_id), reason="it was provisioned anew, or a nested one is left")

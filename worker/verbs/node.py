@@ -20,6 +20,8 @@ from worker.settings import Settings
 from worker.store.image_mounts import ImageMounts
 from worker.store.store import Store
 
+_FENCE_PATIENCE_SECONDS = 1.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Elsewhere:
@@ -107,11 +109,15 @@ class Node:
 
     @contextmanager
     def exclusive(self) -> Iterator[Lease]:
-        """Hold the cluster lock and the fence below it, alone."""
+        """Hold the cluster lock and the fence below it, alone.
+
+        Whoever still has the fence when the lock is granted has stopped, its lease lapsed. It is not waited for: all
+        others would wait as well.
+        """
         seconds = self.settings.lock_timeout_seconds
         with (
             self.lock.exclusive(timeout_seconds=seconds) as lease,
-            self.store.fence.exclusive(token=lease.token, timeout_seconds=seconds),
+            self.store.fence.exclusive(token=lease.token, timeout_seconds=min(seconds, _FENCE_PATIENCE_SECONDS)),
         ):
             lease.check()
             yield lease

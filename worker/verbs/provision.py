@@ -39,7 +39,7 @@ from worker.verbs.heal import heal_layer
 from worker.verbs.home import Home, existing, opened
 from worker.verbs.node import Elsewhere, Node, OnProgress
 from worker.verbs.pull import cached_image, open_image, pinned
-from worker.verbs.remount import bring_back
+from worker.verbs.remount import bring_back, confirmed
 from worker.verbs.stack import open_stack, prepare_stack, stack_user
 from worker.verbs.undo import abandon, drop_unrecorded_ref
 from worker.verbs.watch import DestroyWatch
@@ -92,7 +92,7 @@ def provision(node: Node, request: ProvisionRequest, *, on_progress: OnProgress)
             reason = f"container {request.container_id} is on node {begun.node}"
             raise InvalidArgument(argument="node", value=request.node, reason=reason)
         case BeginKind.PROVISIONED:
-            return ProvisionInfo.from_json(begun.info)
+            return confirmed(node, request.container_id, ProvisionInfo.from_json(begun.info))
         case BeginKind.CONFLICT:
             raise _conflict(request, begun.image)
         case BeginKind.DESTROYING:
@@ -287,7 +287,7 @@ def _mount(
     paths = node.work.rootfs_paths(request.container_id.parts, name=work.name)
     user = stack_user(request.container_id, work.name)
     info = _info(node, work, image, paths)
-    durable.make_dirs(paths.rootfs_home)
+    durable.make_dirs_unsynced(paths.rootfs_home)
     home.write(home.read().with_rootfs(RootfsRecord(info=info, is_read_only=request.read_only)))
     stack = open_stack(node, image.digest, image.layers, layer_format=work.layer_format, user=user)
     if work.backend.is_bulk:

@@ -37,7 +37,15 @@ class PausedProcess:
 
     def resume(self) -> int:
         """Let it go on to its end; return its exit status: 0 for a function that returned, 1 for one that raised."""
+        self.go_on()
+        return self.wait()
+
+    def go_on(self) -> None:
+        """Let it go on."""
         os.kill(self.pid, signal.SIGCONT)
+
+    def wait(self) -> int:
+        """Wait for its end; return its exit status."""
         _, status = os.waitpid(self.pid, 0)
         return os.waitstatus_to_exitcode(status)
 
