@@ -6,8 +6,8 @@ From the outside in::
     celery        the Celery app: broker, queues, acknowledgements; names `tasks` by string
     cli           `provisioner`, for people at a terminal
     runtime       composition root: Settings -> one Provisioner per process
-    provisioner   the five verbs of one node, in the wire contract's terms
-    verbs/        provision, pull, destroy, prune, recover
+    provisioner   the six verbs of one node, in the wire contract's terms
+    verbs/        provision, pull, destroy, prune, recover, verify
     backends/     overlay, aufs, bind, copy: ordered lower directories -> one rootfs      (contract: backend)
     pullers/      registry, OCI layout, docker archive, Docker Engine                     (contract: puller)
     store/        content-addressed images and layers on disk

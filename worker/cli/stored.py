@@ -2,8 +2,9 @@
 """What the store on this machine holds, read without its lock and without changing it, as values for people."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class StoredImageView:
         missing: Those of them that the layer format with most of them lacks; empty when the image is complete.
         layer_formats: In which it is complete.
         disk_bytes: Of its layers in all formats; layers shared with other images count here too.
+        exclusive_bytes: Of those that no other image has: what would be free without this one.
         owners: Who uses it: a rootfs, or a pull (no container).
         error: Why it cannot be read, or "".
     """
@@ -46,6 +48,7 @@ class StoredImageView:
     missing: tuple[str, ...] = ()
     layer_formats: tuple[str, ...] = ()
     disk_bytes: int = 0
+    exclusive_bytes: int = 0
     owners: tuple[RefOwner, ...] = ()
     error: str = ""
 
@@ -95,7 +98,7 @@ def read_store(store_dir: Path) -> StoreView:
         images, layers = Images(paths), Layers(paths)
         sizes = _sizes(layers)
         references = [reference for _, reference in images.references()]
-        views = [_view(images, digest, sizes, references) for digest in images.digests()]
+        views = _with_exclusive([_view(images, digest, sizes, references) for digest in images.digests()], sizes)
     except FileNotFoundError as error:
         raise _unusable(store_dir, "there is no store") from error
     except PermissionError as error:
@@ -166,6 +169,13 @@ def _readable(
         disk_bytes=sum(sum(sizes.get(layer, {}).values()) for layer in unique),
         owners=owners,
     )
+
+
+def _with_exclusive(views: list[StoredImageView], sizes: Sizes) -> list[StoredImageView]:
+    """Add what each image has to itself."""
+    users = Counter(layer for view in views for layer in set(view.layers))
+    own = {str(layer): sum(formats.values()) for layer, formats in sizes.items() if users[str(layer)] == 1}
+    return [replace(view, exclusive_bytes=sum(own.get(layer, 0) for layer in set(view.layers))) for view in views]
 
 
 def _matches(digest: str, text: str) -> bool:

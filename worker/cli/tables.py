@@ -112,12 +112,14 @@ def images_table(store: StoreView) -> Group:
     """The images of a store, with a sum in which shared layers count once."""
     summary = f"{_counted(len(store.images), 'image')}, {_counted(store.layers, 'layer')}"
     title = f"store {store.store_dir}: {summary}, {size_text(store.disk_bytes)}"
-    right = ["layers", "on disk", "used by"]
-    table = _table("image", "digest", "layers", "on disk", "used by", "state", right=right)
+    right = ["layers", "on disk", "exclusive", "shared", "used by"]
+    table = _table("image", "digest", "layers", "on disk", "exclusive", "shared", "used by", "state", right=right)
     for image in store.images:
         references = Text("\n".join(reference.reference for reference in image.references) or "(no reference)")
-        size, used = size_text(image.disk_bytes), str(len(image.owners))
-        table.add_row(references, short_digest(image.digest), str(len(image.layers)), size, used, _state(image))
+        shared_bytes = image.disk_bytes - image.exclusive_bytes
+        sizes = (size_text(each) for each in (image.disk_bytes, image.exclusive_bytes, shared_bytes))
+        counts = str(len(image.layers)), *sizes, str(len(image.owners))
+        table.add_row(references, short_digest(image.digest), *counts, _state(image))
     return _titled(title, table)
 
 

@@ -93,6 +93,7 @@ def test_a_shared_layer_counts_once_in_the_sum(store: Store) -> None:
     view = read_store(store.paths.store_dir)
 
     assert [image.disk_bytes for image in view.images] == [2000, 2000]
+    assert [image.exclusive_bytes for image in view.images] == [1000, 1000]
     assert (view.layers, view.disk_bytes) == (3, 3000)
 
 

@@ -2,7 +2,7 @@
 """Files appear whole or not at all."""
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -145,3 +145,28 @@ def test_sync_files_takes_a_directory_of_files(tmp_path: Path) -> None:
         durable.sync_files(tmp_path)
     with pytest.raises(FileNotFoundError):
         durable.sync_files(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch])
+def test_two_paths_change_places(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """Whatever they are, in one step."""
+    first, second = tmp_path / "a" / "first", tmp_path / "b" / "second"
+    for path in (first, second):
+        path.parent.mkdir()
+        make(path)
+    inodes = first.stat().st_ino, second.stat().st_ino
+
+    durable.exchange(first, second)
+
+    assert (second.stat().st_ino, first.stat().st_ino) == inodes
+    assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["a", "first", "b", "second"]
+
+
+def test_an_exchange_with_nothing_changes_nothing(tmp_path: Path) -> None:
+    """As rename(2)."""
+    (tmp_path / "first").touch()
+
+    with pytest.raises(FileNotFoundError):
+        durable.exchange(tmp_path / "first", tmp_path / "second")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["first"]
