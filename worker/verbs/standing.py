@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from worker.container_id import ContainerId
 from worker.errors import RecordCorrupt
 from worker.image import LayerFormat
+from worker.linux.flock import try_lock
 from worker.linux.mountinfo import mounts_at_or_below
 from worker.oci.digest import Digest
 from worker.problem import Problem, ProblemKind
@@ -22,28 +23,33 @@ def check_containers(node: Node, *, only: frozenset[Digest] | None) -> Iterator[
     Args:
         only: Look at rootfses from these images; None for all.
 
-    Locking: none. A container that changes meanwhile is looked at again, and then left out.
+    Locking: a container in which something seems wrong is looked at again under its flock; one that somebody works on
+        is left out.
     """
     for container_id in containers_on_disk(node.work):
-        path = node.work.record_path(container_id.parts)
-        try:
-            record = read_record(path)
-        except RecordCorrupt as error:
-            kind = ProblemKind.CONTAINER_RECORD_CORRUPT
-            yield Problem(kind=kind, subject=str(container_id), detail=str(error))
-            continue
-        problems = list(_check_record(node, container_id, record, only=only))
-        if problems and _is_unchanged(node, container_id, record):
-            yield from problems
+        if any(True for _ in _check_container(node, container_id, only=only)):
+            yield from _settled(node, container_id, only=only)
 
 
-def _is_unchanged(node: Node, container_id: ContainerId, record: ContainerRecord) -> bool:
+def _settled(node: Node, container_id: ContainerId, *, only: frozenset[Digest] | None) -> list[Problem]:
+    """Return what is wrong with a container that nobody is working on."""
     try:
-        return read_record(node.work.record_path(container_id.parts)) == record and not node.containers.is_destroying(
-            container_id
-        )
-    except RecordCorrupt:
-        return False
+        held = try_lock(node.work.container_lock_path(container_id.parts), exclusive=True)
+    except FileNotFoundError:
+        return []
+    if held is None:
+        return []
+    with held:
+        return list(_check_container(node, container_id, only=only))
+
+
+def _check_container(node: Node, container_id: ContainerId, *, only: frozenset[Digest] | None) -> Iterator[Problem]:
+    try:
+        record = read_record(node.work.record_path(container_id.parts))
+    except RecordCorrupt as error:
+        yield Problem(kind=ProblemKind.CONTAINER_RECORD_CORRUPT, subject=str(container_id), detail=str(error))
+    else:
+        yield from _check_record(node, container_id, record, only=only)
 
 
 def _check_record(

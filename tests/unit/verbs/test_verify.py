@@ -17,6 +17,7 @@ from tests.support.provisioners import SMALL_TREE, files, provisioner, small_lay
 from tests.support.registry_server import Registry, registry_server
 from tests.support.tar import File
 from worker.errors import ImageNotFound, InvalidArgument
+from worker.linux.flock import locked
 from worker.oci.digest import Digest
 from worker.provisioner import Elsewhere, Provisioner
 
@@ -354,6 +355,16 @@ def test_a_container_whose_image_is_gone_gets_it_back(node: Provisioner, image: 
     assert ("container-image-missing", "c1/rootfs") in _kinds(found["problems"])
     assert answer["problems"] == []
     assert _verify(node)["problems"] == []
+
+
+def test_a_container_that_somebody_works_on_is_left_out(node: Provisioner, image: str) -> None:
+    """Between its record and its mount a rootfs is not there, and that is as it must be."""
+    _provision(node, "c1", image)
+    unmount(mounts_below(node.node.work.containers_dir))
+
+    with locked(node.node.work.container_lock_path(("c1",)), exclusive=True):
+        assert _verify(node)["problems"] == []
+    assert _kinds(_verify(node)["problems"]) == {("container-not-mounted", "c1/rootfs")}
 
 
 def test_a_corrupt_record_is_told_and_left_to_recover(node: Provisioner, image: str) -> None:
