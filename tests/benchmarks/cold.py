@@ -56,7 +56,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="times each peer has its turn; the median is shown")
     parser.add_argument("--images", nargs="+", choices=RECIPES, default=list(RECIPES))
-    parser.add_argument("--peers", nargs="+", choices=[peer.name for peer in PEERS], help="only these")
+    parser.add_argument("--peers", nargs="+", choices=[peer.name for peer in PEERS], metavar="PEER", help="only these")
     parser.add_argument("--image-dir", type=Path, default=default_image_dir(), help="where built images are kept")
     parser.add_argument("--plot", type=Path, help="write a bar chart as SVG")
     return parser.parse_args()

@@ -30,13 +30,20 @@ def remove(directory: Path) -> None:
 
 
 def run(benchmark: Callable[[], None]) -> None:
-    """Run a benchmark's main function; Ctrl-C and SIGTERM end it in good order."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    """Run a benchmark's main function; Ctrl-C and SIGTERM end it in good order, with status 130."""
+    interrupts: list[int] = []
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Also SIGINT: a shell without job control starts its background commands with it ignored.
+        signal.signal(number, interrupt)
     try:
         benchmark()
-    except KeyboardInterrupt:
+    except BaseException:
+        # Ctrl-C reaches the servers too, so that what it makes of the benchmark may be an error of theirs.
+        if not interrupts:
+            raise
         sys.exit(130)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

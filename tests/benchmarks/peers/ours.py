@@ -82,6 +82,8 @@ def running(
     with redis_server(redis_dir, kind=default_kind()) as server:
         node = Node("bench", directory / "node", redis_url=server.url, **settings)
         with _started(node, concurrency), closing(Scheduler(server.url)) as scheduler:
+            # Ctrl-C reaches Redis as well: nobody shall wait for it to come back.
+            scheduler.app.conf.result_backend_transport_options = {"retry_policy": {"max_retries": 1}}
             ours = OurNode(node, server, scheduler)
             for number in range(2 * concurrency):
                 ours.call("destroy", container_id=f"nobody-{number}")
