@@ -34,7 +34,7 @@ Limits
 
 Considered and left out
     One shared lease per process, kept between tasks and drained when an exclusive waits: it would save the two round
-    trips (0.2 ms each) of a task that takes 10 ms, at the price of a listening connection per process, of idle
+    trips (0.2 ms together) of a task that takes 10 ms, at the price of a listening connection per process, of idle
     processes that make every exclusive wait for them, and of a dead idle process that blocks it for a whole lease.
 """
 

@@ -18,7 +18,7 @@ from worker.registry.channel import CHUNK_BYTES
 from worker.registry.client import RegistryClient, RepositoryClient
 from worker.registry.session import Session
 
-BLOB = random.Random(7).randbytes(3 * CHUNK_BYTES + 12_345)  # noqa: S311 - the same bytes at every run
+BLOB = random.Random(7).randbytes(3 * CHUNK_BYTES + 12_345)
 DIGEST = Digest.of(BLOB)
 PATH = f"/v2/a/blobs/{DIGEST}"
 DESCRIPTOR = Descriptor(media_type=OCI_LAYER, digest=DIGEST, size_bytes=len(BLOB))
