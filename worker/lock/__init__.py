@@ -31,6 +31,8 @@ Promises
 
 Limits
     Not reentrant. No upgrade from shared to exclusive. Renewals of several locks wait for each other in one thread.
+    A Redis that evicts keys breaks it; one that was failed over and goes on granting beside its successor is told apart
+    by the tokens alone, and `min-replicas-to-write` shortens that. The scripts need the permission to call INFO.
 
 Considered and left out
     One shared lease per process, kept between tasks and drained when an exclusive waits: it would save the two round
