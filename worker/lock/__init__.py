@@ -16,12 +16,13 @@ Promises
     and its holder is told so by `Lease.check`, which needs nobody's help: it goes by the holder's own clock.
 
     *Tokens.* `Lease.token` grows with every change between shared and exclusive and with every exclusive grant, also
-    after Redis lost its data. A resource that remembers the highest token it has seen, and refuses lower ones at each
-    change, is safe from holders that stopped for too long between their check and their act. No lock can be, alone.
+    after Redis lost its data. A resource that remembers the highest token it has seen, and refuses lower ones in the
+    same step as each change or under a lock of its own such as a flock, is safe from holders that stopped for too long
+    between their check and their act. That is its fence; no lock is safe without one.
 
     *Quarantine.* When Redis restarted, failed over or came back empty it may have forgotten a holder: nobody is granted
     exclusive use before that holder's lease has lapsed. Shared use is granted at once; the holder that may have been
-    forgotten was shared or, rarely, exclusive, and is then kept apart by the token alone.
+    forgotten was shared or, rarely, exclusive, and is then kept apart by the fence alone.
 
     *Repetition.* redis-py sends a command again when its reply was lost. Every transition is one script that may run
     twice; a released owner's late acquire is refused.
@@ -31,8 +32,8 @@ Promises
 
 Limits
     Not reentrant. No upgrade from shared to exclusive. Renewals of several locks wait for each other in one thread.
-    A Redis that evicts keys breaks it; one that was failed over and goes on granting beside its successor is told apart
-    by the tokens alone, and `min-replicas-to-write` shortens that. The scripts need the permission to call INFO.
+    A Redis that evicts keys breaks it; one that was failed over and goes on granting beside its successor is kept apart
+    by the fence alone, and `min-replicas-to-write` shortens that. The scripts need the permission to call INFO.
 
 Considered and left out
     One shared lease per process, kept between tasks and drained when an exclusive waits: it would save the two round
