@@ -30,7 +30,7 @@ def _attributes(chooser: random.Random) -> dict[str, object]:
         "mode": chooser.choice((0o644, 0o600, 0o755, 0o4755, 0o1777)),
         "uid": chooser.choice((0, 7, 70_000)),
         "gid": chooser.choice((0, 8)),
-        "mtime_ns": chooser.randrange(1, 2**31) * 1_000_000_000,
+        "mtime_ns": chooser.randrange(1, 2**31 * 10**9),
     }
 
 
@@ -50,6 +50,13 @@ def _content(chooser: random.Random, path: str, files: list[str]) -> Entry:
     return File(path, chooser.randbytes(chooser.randrange(3000)), xattrs=xattrs, **attributes)
 
 
+def _stand_in(chooser: random.Random, path: str) -> Entry:
+    """Return what takes a directory's place; a later layer may put a directory there again."""
+    if chooser.random() < 0.5:
+        return Symlink(path, chooser.choice(("c", "/a", "nowhere")))
+    return File(path, b"instead of a directory", **_attributes(chooser))
+
+
 def _layer(chooser: random.Random, *, is_base: bool) -> list[Entry]:
     """Return entries parents first; each name at most once, as a whiteout, a file or a directory."""
     entries: list[Entry] = [Dir("./", mode=0o755)]
@@ -63,7 +70,7 @@ def _layer(chooser: random.Random, *, is_base: bool) -> list[Entry]:
             entries.append(Whiteout(directory))
             replaced.add(directory)
         elif not is_base and choice < 0.25:
-            entries.append(File(directory, b"instead of a directory", **_attributes(chooser)))
+            entries.append(_stand_in(chooser, directory))
             replaced.add(directory)
         else:
             entries.append(Dir(directory, **{**_attributes(chooser), "mode": chooser.choice((0o755, 0o700, 0o2775))}))
