@@ -6,13 +6,14 @@
 #   make check             format, lint, types, imports
 #   make format            write the format that `check` wants
 #   make bench [BENCH=…]   tests/benchmarks: all of them, or those named (`BENCH="lock prune"`)
-#   make chaos             tests/integration/chaos_*.py
+#   make chaos             lock and verbs under fire, CHAOS_SECONDS=600 each; prints their ledgers
 #   make clean             remove what these targets made
 #
 # The tools live in .venv, which is made when it is missing; `make PYTHON=…` says with which Python.
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+CHAOS_SECONDS ?= 600
 SOURCES := worker tasks tests
 BENCHMARKS := $(patsubst tests/benchmarks/%.py,%,$(filter-out %/__init__.py,$(wildcard tests/benchmarks/[a-z]*.py)))
 
@@ -49,7 +50,8 @@ bench: $(INSTALLED) packages
 	set -e; for each in $(or $(BENCH),$(BENCHMARKS)); do $(BIN)/python -m tests.benchmarks.$$each $(ARGS); done
 
 chaos: $(INSTALLED) packages
-	$(BIN)/pytest -o python_files='chaos_*.py' tests/integration $(ARGS)
+	CHAOS_SECONDS=$(CHAOS_SECONDS) $(BIN)/pytest -s -o python_files='chaos_*.py' tests/integration $(ARGS)
+	$(BIN)/python -m tests.integration.chaos.verbs --seconds $(CHAOS_SECONDS)
 
 packages:
 	.ci/setup packages
