@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A place below the work directory where a backend may try what it is about to do for real."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from worker.linux.flock import locked
 from worker.linux.mount import unmount_tree
 from worker.linux.remove import remove_tree
+from worker.linux.scratch import scratch_dir
 
 _PROBE_NAME = ".probe"
 _LOCK_NAME = ".probe.lock"
@@ -35,11 +35,8 @@ def probe_dir(work_dir: Path) -> Iterator[Path]:
 @contextmanager
 def probe_lower_dir(store_dir: Path) -> Iterator[Path]:
     """Lend an empty directory below `store_dir`, of the same filesystem, which may be another node's as well."""
-    lower = Path(tempfile.mkdtemp(prefix=f"{_PROBE_NAME}-", dir=store_dir))
-    try:
+    with scratch_dir(store_dir) as lower:
         yield lower
-    finally:
-        remove_tree(lower)
 
 
 def _clear(probe: Path) -> None:

@@ -1,26 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes that each work for one node, one order after the other, until they are killed.
 
-A worker is forked, so that it starts in milliseconds; it shares nothing with its maker but two pipes.
+A worker is forked, so that it starts in milliseconds; it shares nothing with its maker but two pipes. Now and then it
+stops itself at a step of its work: what happens within milliseconds would hardly ever be hit from outside.
 """
 
 import contextlib
 import json
 import os
+import random
 import signal
+import sys
 import traceback
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.integration.chaos.pausing import STEPS
 from worker.errors import ProvisionerError, TransientError
 from worker.provisioner import Elsewhere, Provisioner
 from worker.runtime import make_provisioner
 from worker.settings import Settings
 
 Document = dict[str, Any]
+
+_STUMBLES = 1 / 1000
 
 
 @dataclass(eq=False)
@@ -72,6 +78,11 @@ class Worker:
         os.close(self.answers)
 
     @property
+    def has_stopped(self) -> bool:
+        """Whether it stands still, by itself or because it was told to."""
+        return os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+
+    @property
     def has_ended(self) -> bool:
         """Whether it ended by itself, which it never should."""
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
@@ -104,11 +115,22 @@ def _be_worker(settings: Settings, log_path: Path, *, mine: tuple[int, int], the
         log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        sys.addaudithook(_stumbling(random.Random()))
         _work(settings, *mine)
         status = 0
     except BaseException:  # noqa: BLE001 - nothing may return into the maker's frames
         traceback.print_exc()
     os._exit(status)
+
+
+def _stumbling(chance: random.Random) -> Callable[[str, object], None]:
+    """Return an audit hook that stops the process at a step in a thousand."""
+
+    def stumble(event: str, _: object) -> None:
+        if event in STEPS and chance.random() < _STUMBLES:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    return stumble
 
 
 def _work(settings: Settings, orders: int, answers: int) -> None:

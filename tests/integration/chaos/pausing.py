@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_STEPS = frozenset(
+STEPS = frozenset(
     {
         "open",
         "os.rename",
@@ -74,7 +74,7 @@ def _run_and_exit(act: Callable[[], object], step: int) -> None:
 
         def count(event: str, _: object) -> None:
             nonlocal seen
-            if event in _STEPS:
+            if event in STEPS:
                 seen += 1
                 if seen == step:
                     os.kill(os.getpid(), signal.SIGSTOP)

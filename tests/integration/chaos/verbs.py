@@ -35,6 +35,7 @@ LEASE_SECONDS = 1.0
 _VISIBILITY_SECONDS = 0.8
 _WORKERS_PER_NODE = 2
 _CHECK_SECONDS = 1.0
+_DEADLY = 0.3
 _STORES = {"n1": "shared", "n2": "shared", "n3": "own"}
 _FORMATS = {"n1": None, "n2": "directory", "n3": None}
 
@@ -109,6 +110,8 @@ class Storm:
         for act in [act for at, act in self._later if at <= now]:
             act()
         self._later = [(at, act) for at, act in self._later if at > now]
+        for worker in [worker for worker in self._workers if not worker.is_paused and worker.has_stopped]:
+            self._find_stopped(worker)
         for worker in self._workers:
             if worker.order is not None and not worker.is_paused and (answer := worker.take()) is not None:
                 self._settle(worker, answer, now)
@@ -163,6 +166,18 @@ class Storm:
         if worker.is_paused:
             return
         self.ledger.faults["workers paused"] += 1
+        self._let_stand(worker)
+
+    def _find_stopped(self, worker: Worker) -> None:
+        """Kill one that stopped itself at a step, or let it stand there for a while."""
+        if self._chance.random() < _DEADLY:
+            self.ledger.faults["workers killed at a step"] += 1
+            self._replace(worker)
+        else:
+            self.ledger.faults["workers paused at a step"] += 1
+            self._let_stand(worker)
+
+    def _let_stand(self, worker: Worker) -> None:
         worker.signal(signal.SIGSTOP)
         seconds = self._chance.uniform(0.2, 2.5) * LEASE_SECONDS
         self._later.append((time.monotonic() + seconds, lambda: self._resume(worker)))
@@ -209,6 +224,7 @@ class Storm:
     def _look_back(self) -> None:
         """Recover and prune as the workers of tomorrow would, and compare all there is with all there should be."""
         alive = self._scheduler.alive
+        self._observers = {node: make_provisioner(settings) for node, settings in self._settings.items()}
         for node in self._observers.values():
             _again(node.recover, {}, is_start=True)
         self._check()

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether this node can show images in the EROFS format: asked by showing one."""
 
-import tempfile
 from pathlib import Path
 
 from worker.errors import MountFailed
@@ -11,8 +10,7 @@ from worker.layers.erofs.inode import TAR_DEVICE, encode_file
 from worker.layers.erofs.tree import Directory
 from worker.layers.tar_entry import NO_XATTRS, EntryType, TarEntry
 from worker.linux.erofs import mount_erofs
-from worker.linux.mount import unmount_tree
-from worker.linux.remove import remove_tree
+from worker.linux.scratch import scratch_dir
 from worker.linux.statfs import may_mount
 
 _CONTENT = bytes(range(256)) * (BLOCK_BYTES // 256)
@@ -42,12 +40,8 @@ def erofs_unsupported_reason(directory: Path) -> str | None:
     if not may_mount():
         return "it needs root with the capability CAP_SYS_ADMIN"
     try:
-        home = Path(tempfile.mkdtemp(prefix=".probe-erofs-", dir=directory))
-        try:
+        with scratch_dir(directory) as home:
             return _try(home)
-        finally:
-            unmount_tree(home)
-            remove_tree(home)
     except (OSError, MountFailed) as error:
         return f"a trial mount in {directory} failed: {error}"
 
