@@ -269,3 +269,24 @@ def test_on_a_full_disk_provision_may_be_tried_again_and_destroy_and_prune_work(
         node.destroy({"container_id": "c2"})
         node.prune({})
         assert files(node.node.store.paths.images_dir) == []
+
+
+@pytest.mark.parametrize("is_warm", [True, False])
+def test_a_prune_at_any_step_of_a_pull_does_not_make_it_fail(node: Provisioner, image: str, *, is_warm: bool) -> None:
+    """It might as well have come after the answer."""
+    stopped = 0
+    for step in range(1, 400, 2):
+        if is_warm:
+            node.pull({"image": image})
+        paused = paused_at(step, lambda: node.pull({"image": image}))
+        if paused is None:
+            break
+        stopped += 1
+        pruning = threading.Thread(target=node.prune, args=({},))
+        pruning.start()
+        pruning.join(0.1)
+        assert paused.resume() == 0, f"stopped at step {step}"
+        pruning.join()
+        node.prune({})
+
+    assert stopped > 2

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
+from worker.errors import ImageNotFound
+from worker.image import LayerFormat
 from worker.oci.config import check_layers
 from worker.oci.manifest import Manifest
 from worker.oci.platform import Platform
@@ -48,7 +50,7 @@ def pull(node: Node, request: PullRequest, *, on_progress: OnProgress) -> PullIn
     owner = RefOwner(node=node.name, container_id="", name=f"pull-{uuid.uuid4().hex}")
     image = cached_image(node, request.image, platform=platform) if request.cached else None
     if image is not None and not node.store.layers.missing(image.layers, layer_format=layer_format):
-        heal_layers(node, image.layers, layer_format=layer_format, credential=node.credential(request.secret))
+        _heal(node, request, image, layer_format=layer_format)
         return _answer(request, image, 0)
     with open_image(node, request.image, platform=platform, credential=node.credential(request.secret)) as remote:
         try:
@@ -56,8 +58,18 @@ def pull(node: Node, request: PullRequest, *, on_progress: OnProgress) -> PullIn
                 fetched = fetch_layers(node, remote, layer_format=layer_format, check=_never, on_progress=on_progress)
         finally:
             node.store.images.drop(remote.digest, owner)
-    heal_layers(node, image.layers, layer_format=layer_format, credential=node.credential(request.secret))
+    _heal(node, request, image, layer_format=layer_format)
     return _answer(request, image, fetched)
+
+
+def _heal(node: Node, request: PullRequest, image: StoredImage, *, layer_format: LayerFormat) -> None:
+    credential = node.credential(request.secret)
+    try:
+        heal_layers(node, image.layers, layer_format=layer_format, credential=credential)
+    except ImageNotFound:
+        # A prune that took the image while its layers were looked at might as well have come after the answer.
+        if node.store.images.get(image.digest) is not None:
+            raise
 
 
 def cached_image(node: Node, source: ImageSource, *, platform: Platform) -> StoredImage | None:

@@ -26,7 +26,7 @@ from worker.settings import Settings
 
 Document = dict[str, Any]
 
-_STUMBLES = 1 / 1000
+_STUMBLES = 1 / 600
 
 
 @dataclass(eq=False)
@@ -124,7 +124,7 @@ def _be_worker(settings: Settings, log_path: Path, *, mine: tuple[int, int], the
 
 
 def _stumbling(chance: random.Random) -> Callable[[str, object], None]:
-    """Return an audit hook that stops the process at a step in a thousand."""
+    """Return an audit hook that stops the process at a step now and then."""
 
     def stumble(event: str, _: object) -> None:
         if event in STEPS and chance.random() < _STUMBLES:

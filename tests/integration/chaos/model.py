@@ -14,8 +14,8 @@ from tests.support.tar import Dir, File, Whiteout
 Tree = Mapping[str, str]
 """Paths of regular files with the SHA-256 of their content."""
 
-_LAYERS = 9
-_IMAGES = 8
+_LAYERS = 12
+_IMAGES = 12
 _FILES_PER_LAYER = 12
 _LARGEST_FILE_BYTES = 40_000
 

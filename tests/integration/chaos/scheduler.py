@@ -13,7 +13,7 @@ from typing import Any
 
 Document = dict[str, Any]
 
-_MOST_ALIVE_PER_NODE = 14
+_MOST_ALIVE_PER_NODE = 5
 _RETRY_SECONDS = 0.3
 
 
@@ -87,7 +87,7 @@ class Scheduler:
 
     def invent(self, node: str) -> Order:
         """Think of something new for this node."""
-        makers = {self._provision: 10, self._destroy: 7, self._pull: 3, self._prune: 2, self._recover: 0.5}
+        makers = {self._provision: 10, self._destroy: 7, self._pull: 5, self._prune: 4, self._recover: 0.5}
         (maker,) = self._chance.choices(list(makers), list(makers.values()))
         return maker(node) or self._provision(node)
 
