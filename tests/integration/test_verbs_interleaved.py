@@ -24,7 +24,7 @@ from tests.integration.chaos.pausing import paused_at
 from tests.support.layouts import write_layout
 from tests.support.mounts import mounts_below
 from tests.support.provisioners import files, keys, small_image, tree_text
-from worker.errors import LockTimeout, ProvisionerError
+from worker.errors import LockTimeout, ProvisionerError, TransientError
 from worker.image import LayerFormat
 from worker.oci.digest import Digest
 from worker.provisioner import Elsewhere, Provisioner
@@ -291,4 +291,46 @@ def test_a_provision_stopped_anywhere(cluster: Cluster, meanwhile: Meanwhile, *,
             _assert_consistent(cluster, outcome)
         except AssertionError as error:
             raise AssertionError(f"{outcome.story}: {error}") from error
+    assert step > STRIDE
+
+
+def _tried_until_answered(cluster: Cluster) -> dict[str, Any]:
+    """Provision as a task does, which is tried again after what may pass."""
+    for _ in range(40):
+        with contextlib.suppress(TransientError):
+            return cluster.provision()
+    raise AssertionError("the provision is never answered")
+
+
+def _recover_and_prune(cluster: Cluster) -> None:
+    node = cluster.make()
+    node.recover({})
+    node.prune({})
+
+
+@pytest.mark.parametrize(
+    "clean_up", [lambda cluster: cluster.make("n2").prune({}), _recover_and_prune], ids=["prune", "recover"]
+)
+@pytest.mark.parametrize("is_leftover", [True, False], ids=["ref left", "no ref"])
+def test_a_clean_up_stopped_anywhere(
+    cluster: Cluster, clean_up: Callable[[Cluster], object], *, is_leftover: bool
+) -> None:
+    """Its lease lapsed, a provision comes for the image it is about to remove, or whose stale ref it looked at."""
+    for step in range(1, 10_000, max(1, STRIDE // 5)):
+        pulled = cluster.here.pull({"image": cluster.image})
+        assert not isinstance(pulled, Elsewhere)
+        if is_leftover:
+            owner = RefOwner(node="n1", container_id="pod.c1", name="rootfs")
+            cluster.here.node.store.images.keep(Digest.parse(pulled["digest"]), owner)
+        paused = paused_at(step, lambda: clean_up(cluster))
+        if paused is None:
+            break
+        cluster.lapse()
+        other = _Other(_tried_until_answered, cluster)
+        other.start()
+        other.join(_PATIENCE_SECONDS)
+        paused.resume()
+        other.join()
+        assert other.answer is not None, other.error
+        _assert_consistent(cluster, _Outcome([other.answer], is_destroyed=False, story=f"stopped at step {step}"))
     assert step > STRIDE
