@@ -75,7 +75,7 @@ def test_sockets_are_copied(tmp_path: Path) -> None:
 
 
 def test_neither_depth_nor_layers_cost_descriptors(tmp_path: Path) -> None:
-    """300 layers, a path beyond PATH_MAX with a hard link at its end, and 64 descriptors beyond what the suite holds open."""
+    """300 layers, a path beyond PATH_MAX with a hard link at its end, and 64 descriptors beyond those open."""
     layer_dirs = [tmp_path / str(number) for number in range(300)]
     for layer_dir in layer_dirs:
         make_tree(layer_dir, {"d/f": File(layer_dir.name.encode())})
