@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """An image nobody has yet, from a registry to a mounted rootfs: `python -m tests.benchmarks.cold`.
 
-All peers take turns on the same image, in another order each round, each time with an empty store and idle daemons. The
-registry is on loopback, its files in the page cache, nothing dirty from before. Ours goes through Celery: from
-`send_task` to the result.
+All peers take turns on the same image, in another order each round, each time on a new file system with an empty store
+and idle daemons. The registry is on loopback, its files in the page cache, nothing dirty from before. Ours goes through
+Celery: from `send_task` to the result.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from tests.benchmarks.images import RECIPES, Published, Shelf, default_image_dir
 from tests.benchmarks.measuring import scratch
 from tests.benchmarks.measuring.contest import Result, hold
 from tests.benchmarks.measuring.figures import conditions, median, wide_console
+from tests.benchmarks.measuring.ground import some_ground
 from tests.benchmarks.measuring.plot import Bar, write_bars
 from tests.benchmarks.measuring.verdict import goals_table, results_table
 from tests.benchmarks.peers.containerd import CONTAINERD
@@ -71,7 +72,8 @@ def _contest(
     image: Published, shelf: Shelf, peers: Sequence[Peer], *, rounds: int, console: Console
 ) -> Sequence[Result]:
     with scratch.scratch("cold") as directory, console.status(str(image)) as status:
-        return hold(image, shelf, peers, directory=directory, rounds=rounds, say=status.update)
+        ground = some_ground(directory, image, console.print)
+        return hold(image, shelf, peers, ground=ground, rounds=rounds, say=status.update)
 
 
 def _plot(path: Path, results: dict[str, Sequence[Result]]) -> None:

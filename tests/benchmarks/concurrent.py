@@ -16,6 +16,8 @@ from rich.table import Table
 from tests.benchmarks.images import RECIPES, Published, Shelf, default_image_dir, opened_shelf
 from tests.benchmarks.measuring import scratch
 from tests.benchmarks.measuring.figures import MIB, conditions, median, wide_console
+from tests.benchmarks.measuring.ground import Ground, some_ground
+from tests.benchmarks.measuring.memory import warm_memory
 from tests.benchmarks.peers import ours
 from worker.image import LayerFormat
 
@@ -47,10 +49,12 @@ def main() -> None:
     with opened_shelf(arguments.image_dir, console) as shelf:
         image = shelf.get(RECIPES[arguments.image])
         for each in ours.usable_formats(console.print):
-            runs = {
-                count: [_measure(image, shelf, each, count) for _ in range(arguments.rounds)]
-                for count in arguments.counts
-            }
+            with scratch.scratch("concurrent") as directory, console.status(each):
+                ground = some_ground(directory, image, console.print)
+                runs = {
+                    count: [_measure(image, shelf, each, count, ground) for _ in range(arguments.rounds)]
+                    for count in arguments.counts
+                }
             console.print(_table(runs, f"{each}: containers of one cold image at once; {image}"))
 
 
@@ -63,12 +67,13 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measure(image: Published, shelf: Shelf, layer_format: LayerFormat, count: int) -> Measured:
+def _measure(image: Published, shelf: Shelf, layer_format: LayerFormat, count: int, ground: Ground) -> Measured:
     with (
-        scratch.scratch("concurrent") as directory,
+        ground() as directory,
         ours.running(directory, layer_format=layer_format, concurrency=count) as node,
     ):
         shelf.warm(image)
+        warm_memory(2 * (image.tar_bytes + image.blob_bytes))
         requests, usage = len(shelf.registry.blob_requests()), node.usage()
         ready_seconds = _provision_all(node, image, count)
         return Measured(

@@ -9,9 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.benchmarks.images import Published, Shelf
+from tests.benchmarks.measuring.ground import Ground
+from tests.benchmarks.measuring.memory import warm_memory
 from tests.benchmarks.measuring.processes import Usage
-from tests.benchmarks.measuring.scratch import remove
 from tests.benchmarks.peers.ready import Peer, Ready
+from worker.linux.durable import sync_filesystem
+
+_COPIES = 2
+"""How much memory a turn finds ready, in sizes of the image: compressed and uncompressed, with room to spare."""
 
 
 @dataclass(kw_only=True)
@@ -21,7 +26,7 @@ class Result:
     Attributes:
         peer: Who.
         wall_seconds: From the request to the rootfs.
-        sync_seconds: What sync(2) takes right afterwards: what the peer left for others to write.
+        sync_seconds: What syncfs(2) takes right afterwards: what the peer left for others to write.
         usage: CPU and bytes written.
         peak_rss_bytes: The largest of its long-lived processes; 0 if it has none.
     """
@@ -34,7 +39,7 @@ class Result:
 
 
 def hold(
-    image: Published, shelf: Shelf, peers: Sequence[Peer], *, directory: Path, rounds: int, say: Callable[[str], None]
+    image: Published, shelf: Shelf, peers: Sequence[Peer], *, ground: Ground, rounds: int, say: Callable[[str], None]
 ) -> Sequence[Result]:
     """Give each peer `rounds` turns; another one begins each round. In the first, what they made is looked at.
 
@@ -47,31 +52,31 @@ def hold(
         start = number % len(results)
         for result in (*results[start:], *results[:start]):
             say(f"{image.recipe.name}, round {number + 1} of {rounds}: {result.peer.name}")
-            rootfs = _turn(image, shelf, result, directory / "turn", is_inspected=number == 0)
-            if rootfs is not None:
-                counts[result.peer.name] = rootfs
+            with ground() as directory:
+                count = _turn(image, shelf, result, directory / "peer", is_inspected=number == 0)
+            if count is not None:
+                counts[result.peer.name] = count
     assert len(set(counts.values())) <= 1, f"not the same files: {counts}"
     return results
 
 
 def _turn(image: Published, shelf: Shelf, result: Result, directory: Path, *, is_inspected: bool) -> int | None:
     """Measure once; return the number of files in the rootfs if it is looked at."""
-    try:
-        with result.peer.start(directory) as ready:
-            rootfs = _measure(image, shelf, result, ready)
-            return _inspect(image, rootfs) if is_inspected and result.peer.makes_rootfs else None
-    finally:
-        remove(directory)
+    directory.mkdir()
+    with result.peer.start(directory) as ready:
+        rootfs = _measure(image, shelf, result, ready, directory)
+        return _inspect(image, rootfs) if is_inspected and result.peer.makes_rootfs else None
 
 
-def _measure(image: Published, shelf: Shelf, result: Result, ready: Ready) -> Path:
+def _measure(image: Published, shelf: Shelf, result: Result, ready: Ready, directory: Path) -> Path:
     shelf.warm(image)
     os.sync()
+    warm_memory(_COPIES * (image.tar_bytes + image.blob_bytes))
     before = ready.usage()
     started = time.perf_counter()
     rootfs = ready.provision(image)
     ended = time.perf_counter()
-    os.sync()
+    sync_filesystem(directory)
     result.wall_seconds.append(ended - started)
     result.sync_seconds.append(time.perf_counter() - ended)
     result.usage.append(ready.usage() - before)
