@@ -40,11 +40,11 @@ def _middle(tar_dir: Path) -> Sequence[Path]:
 
 
 _RECIPES = (
-    Recipe(name="small", version=1, about="1 layer, 5 MB", write=_small),
-    Recipe(name="middle", version=2, about="3 layers, 100 MB", write=_middle),
+    Recipe(name="small", version=2, about="1 layer, 5 MB", write=_small),
+    Recipe(name="middle", version=3, about="3 layers, 100 MB", write=_middle),
     Recipe(
         name="sci",
-        version=1,
+        version=2,
         about="Debian, toolchain, numpy and pandas",
         write=write_sci,
         proofs=(("gcc", "--version"), ("python3", "-c", "import numpy, pandas")),

@@ -12,6 +12,8 @@ import tarfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from tests.benchmarks.images.synthetic import with_plain_time
+
 SUITE = "bookworm"
 TOOLCHAIN = ("build-essential", "gfortran", "git", "cmake", "clang", "curl", "python3", "python3-dev", "python3-venv")
 PYTHON_VERSION = "3.11"
@@ -77,7 +79,7 @@ def _pack(tar_path: Path, root: Path, is_wanted: Callable[[str], bool]) -> Path:
     with tarfile.open(tar_path, "w", format=tarfile.PAX_FORMAT) as archive:
         for name in _names(root):
             if is_wanted(name) and not name.startswith(_SKIPPED):
-                archive.add(root / name, arcname=name, recursive=False)
+                archive.add(root / name, arcname=name, recursive=False, filter=with_plain_time)
     return tar_path
 
 

@@ -37,11 +37,18 @@ def _pack_files(tar_path: Path, root: Path, files: Iterator[Path], *, limit_byte
     packed = 0
     with tarfile.open(tar_path, "w", format=tarfile.PAX_FORMAT) as archive:
         for path in files:
-            archive.add(path, arcname=str(path.relative_to(root.parent)), recursive=False)
+            archive.add(path, arcname=str(path.relative_to(root.parent)), recursive=False, filter=with_plain_time)
             packed += path.stat().st_size
             if packed >= limit_bytes:
                 break
     return tar_path
+
+
+def with_plain_time(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Leave a time of whole seconds to the plain header, as all builders do but Python, which always adds PAX."""
+    if member.mtime == int(member.mtime):
+        member.mtime = int(member.mtime)
+    return member
 
 
 def write_many_layers(tar_dir: Path, count: int) -> list[Path]:
