@@ -14,7 +14,14 @@ from kombu.entity import Exchange, Queue
 from worker.settings import Settings, process_settings
 
 PROVISION_QUEUE = "provision"
-TASK_MODULES = ("tasks.rootfs", "tasks.images", "tasks.recovery", "tasks.lifecycle", "tasks.liveness")
+TASK_MODULES = (
+    "tasks.rootfs",
+    "tasks.images",
+    "tasks.recovery",
+    "tasks.lifecycle",
+    "tasks.liveness",
+    "tasks.metrics",
+)
 
 
 def make_config(settings: Settings) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class ContainerIndex:
 
         A page starts after the last member of the one before, so changes in between neither hide nor repeat others.
         """
-        start, end = ("-", "+") if node is None else (f"[{node} ", f"({node}!")
+        start, end = ("-", "+") if node is None else _range_of(node)
         while members := self._tree_page(start, end):
             yield [member.partition(" ")[2] for member in members]
             start = f"({members[-1]}"
@@ -60,6 +60,11 @@ class ContainerIndex:
     def _tree_page(self, start: str, end: str) -> list[str]:
         members: Any = self._client.zrangebylex(f"{self._prefix}:containers", start, end, start=0, num=PAGE)
         return [text_of(member) for member in members]
+
+    @redis_errors()
+    def count(self, node: str) -> int:
+        """Count the containers of a node, in any state. Cost: one round trip, whatever their number."""
+        return int(self._client.zlexcount(f"{self._prefix}:containers", *_range_of(node)))
 
     def pages_by_state(self, state: ContainerState) -> Iterator[list[str]]:
         """Walk the containers of a state, the longest unchanged first.
@@ -92,3 +97,8 @@ class ContainerIndex:
         return [
             read_view(ContainerId.parse(text), texts_of(row), {}) for text, row in zip(texts, rows, strict=True) if row
         ]
+
+
+def _range_of(node: str) -> tuple[str, str]:
+    """Return the lexicographic range of a node's members, `<node> <id>`: `!` follows the blank."""
+    return f"[{node} ", f"({node}!"

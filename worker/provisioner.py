@@ -5,10 +5,11 @@ Every method takes the keywords of the task of the same name and gives its JSON 
 belongs to another node. It knows neither Celery nor queues.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
+from worker.observer import Metric, Observation, Outcome, Verb
 from worker.records import ProvisionInfo
 from worker.requests import (
     DestroyRequest,
@@ -20,8 +21,9 @@ from worker.requests import (
 )
 from worker.verbs.destroy import destroy
 from worker.verbs.node import Elsewhere, Node, OnProgress, Progress
+from worker.verbs.observed import observed_verb
 from worker.verbs.provision import provision
-from worker.verbs.prune import prune
+from worker.verbs.prune import StorePruned, prune
 from worker.verbs.pull import pull
 from worker.verbs.recover import recover
 from worker.verbs.undo import abandon
@@ -31,6 +33,7 @@ __all__ = ["Elsewhere", "Progress", "ProvisionInfo", "Provisioner"]
 
 Document = dict[str, Any]
 Keywords = Mapping[str, Any]
+Answer = TypeVar("Answer")
 
 
 def _silent(_: Progress) -> None:
@@ -45,33 +48,44 @@ class Provisioner:
 
     def provision(self, keywords: Keywords, *, on_progress: OnProgress = _silent) -> Document | Elsewhere:
         """See `worker.verbs.provision`."""
-        answer = provision(self.node, ProvisionRequest.parse(keywords), on_progress=on_progress)
+        lookup = _Lookup(on_progress)
+        answer = self._observed(
+            Verb.PROVISION, lambda: provision(self.node, ProvisionRequest.parse(keywords), on_progress=lookup)
+        )
+        self._observe_lookup(lookup, answer)
         return answer if isinstance(answer, Elsewhere) else answer.to_document()
 
     def destroy(self, keywords: Keywords) -> bool | Elsewhere:
         """See `worker.verbs.destroy`."""
-        return destroy(self.node, DestroyRequest.parse(keywords))
+        return self._observed(Verb.DESTROY, lambda: destroy(self.node, DestroyRequest.parse(keywords)))
 
     def pull(self, keywords: Keywords, *, on_progress: OnProgress = _silent) -> Document | Elsewhere:
         """See `worker.verbs.pull`."""
-        answer = pull(self.node, PullRequest.parse(keywords), on_progress=on_progress)
+        lookup = _Lookup(on_progress)
+        answer = self._observed(Verb.PULL, lambda: pull(self.node, PullRequest.parse(keywords), on_progress=lookup))
+        self._observe_lookup(lookup, answer)
         return answer if isinstance(answer, Elsewhere) else asdict(answer) | {"layers": list(answer.layers)}
 
     def prune(self, keywords: Keywords) -> Document | Elsewhere:
         """See `worker.verbs.prune`; the answer is one entry of `stores`."""
-        answer = prune(self.node, PruneRequest.parse(keywords))
+        answer = self._observed(Verb.PRUNE, lambda: prune(self.node, PruneRequest.parse(keywords)))
         if isinstance(answer, Elsewhere):
             return answer
+        self._observe_prune(answer)
         return asdict(answer) | {"images": list(answer.images), "layers": list(answer.layers)}
 
     def recover(self, keywords: Keywords, *, is_start: bool = False) -> Document | Elsewhere:
         """See `worker.verbs.recover`; the answer is one entry of `nodes`."""
-        answer = recover(self.node, RecoverRequest.parse(keywords), is_start=is_start)
+        answer = self._observed(
+            Verb.RECOVER, lambda: recover(self.node, RecoverRequest.parse(keywords), is_start=is_start)
+        )
         return answer if isinstance(answer, Elsewhere) else asdict(answer)
 
     def verify(self, keywords: Keywords, *, on_progress: OnProgress = _silent) -> Document | Elsewhere:
         """See `worker.verbs.verify`; the answer is one entry of `stores`."""
-        answer = verify(self.node, VerifyRequest.parse(keywords), on_progress=on_progress)
+        answer = self._observed(
+            Verb.VERIFY, lambda: verify(self.node, VerifyRequest.parse(keywords), on_progress=on_progress)
+        )
         if isinstance(answer, Elsewhere):
             return answer
         return asdict(answer) | {
@@ -94,3 +108,41 @@ class Provisioner:
         is_ours = view is not None and view.pending.get(request.name) == request.image.normalised
         generation = view.generation if view is not None and is_ours else None
         abandon(self.node, request, generation=generation)
+
+    def _observed(self, verb: Verb, act: Callable[[], Answer]) -> Answer:
+        return observed_verb(self.node.observe, verb, act, outcome_of=_outcome)
+
+    def _observe_lookup(self, lookup: "_Lookup", answer: object) -> None:
+        if not isinstance(answer, Elsewhere):
+            result = "miss" if lookup.is_miss else "hit"
+            self.node.observe(Observation(Metric.IMAGE_LOOKUPS, labels=(result,)))
+
+    def _observe_prune(self, pruned: StorePruned) -> None:
+        """Tell what a prune did; a dry run, or one that found enough space free, kept nobody waiting."""
+        if pruned.exclusive_ms > 0:
+            self.node.observe(Observation(Metric.PRUNE_EXCLUSIVE_SECONDS, pruned.exclusive_ms / 1000))
+            self.node.observe(Observation(Metric.PRUNED_IMAGES, len(pruned.images)))
+            self.node.observe(Observation(Metric.PRUNED_LAYERS, len(pruned.layers)))
+            self.node.observe(Observation(Metric.PRUNED_BYTES, pruned.bytes_freed))
+
+
+class _Lookup:
+    """Passes progress on and sees by it whether a layer was missing; what the store has makes none, or none in bytes.
+
+    Attributes:
+        is_miss: Whether one was.
+    """
+
+    def __init__(self, on_progress: OnProgress) -> None:
+        self._on_progress = on_progress
+        self.is_miss = False
+
+    def __call__(self, progress: Progress) -> None:
+        self.is_miss = self.is_miss or progress.bytes_total > 0
+        self._on_progress(progress)
+
+
+def _outcome(answer: object) -> Outcome:
+    if isinstance(answer, Elsewhere):
+        return Outcome.FORWARDED
+    return Outcome.ABSENT if answer is False else Outcome.DONE

@@ -10,39 +10,48 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
 from worker.backends import choose_backend, supported_backends
+from worker.container_index import ContainerIndex
 from worker.containers import Containers
 from worker.errors import InvalidArgument
 from worker.image import LayerFormat
 from worker.layers.erofs.probe import erofs_unsupported_reason
 from worker.linux import durable
 from worker.lock import ReadWriteLock
+from worker.metrics.gauges import NodeGauges
+from worker.metrics.monitor import Monitor
 from worker.nodes import Nodes
-from worker.paths import WorkPaths
+from worker.observer import Observe, ignore
+from worker.paths import StorePaths, WorkPaths
 from worker.provisioner import Provisioner
 from worker.pullers import make_pullers
 from worker.settings import Settings
 from worker.store.image_mounts import ImageMounts
 from worker.store.store import Store
+from worker.store.usage import StoreUsage
 from worker.verbs.node import Node
 
 _REDIS_RETRIES = 3
+_SCRAPE_TIMEOUT_SECONDS = 1.0
 
 
-def make_redis(settings: Settings) -> redis.Redis:
+def make_redis(
+    settings: Settings, *, timeout_seconds: float | None = None, retries: int = _REDIS_RETRIES
+) -> redis.Redis:
     """Connect to Redis: text replies, no call without a bound, short retries because every script is idempotent."""
+    timeout_seconds = timeout_seconds or settings.redis_timeout_seconds
     return redis.Redis.from_url(
         settings.redis_url,
         decode_responses=True,
-        socket_timeout=settings.redis_timeout_seconds,
-        socket_connect_timeout=settings.redis_timeout_seconds,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=timeout_seconds,
         socket_keepalive=True,
         health_check_interval=30,
-        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), _REDIS_RETRIES),
+        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries),
     )
 
 
-def make_provisioner(settings: Settings) -> Provisioner:
-    """Put one node's provisioner together.
+def make_provisioner(settings: Settings, *, observe: Observe = ignore) -> Provisioner:
+    """Put one node's provisioner together; `observe` is told what it does.
 
     Effect: makes the store and work directories if they are missing, mode 0700: images hold setuid files.
 
@@ -74,8 +83,26 @@ def make_provisioner(settings: Settings) -> Provisioner:
         layer_formats=supported_layer_formats(settings.store_dir),
         image_mounts=ImageMounts(work),
         is_squashed=os.geteuid() != 0,
+        observe=observe,
     )
     return Provisioner(node)
+
+
+def make_monitor(settings: Settings) -> Monitor:
+    """Serve this node's metrics where the settings say.
+
+    Raises:
+        InvalidArgument: It cannot listen there.
+    """
+    client = make_redis(settings, timeout_seconds=_SCRAPE_TIMEOUT_SECONDS, retries=0)
+    gauges = NodeGauges(
+        settings,
+        containers=Containers(client, settings.key_prefix),
+        index=ContainerIndex(client, settings.key_prefix),
+        nodes=Nodes(client, settings.key_prefix),
+        usage=StoreUsage(StorePaths(settings.store_dir)),
+    )
+    return Monitor(settings, gauges)
 
 
 def _check_owner(store_dir: Path) -> None:
@@ -101,6 +128,17 @@ def supported_layer_formats(store_dir: Path) -> frozenset[LayerFormat]:
 _lock = threading.Lock()
 _provisioners: dict[tuple[int, Settings], Provisioner] = {}
 _nodes: dict[tuple[int, Settings], Nodes] = {}
+_monitors: dict[Settings, Monitor] = {}
+
+
+def serve_metrics(settings: Settings) -> None:
+    """Serve metrics from this process until it ends, of its own work and that of the children it will have.
+
+    Raises:
+        InvalidArgument: It cannot listen there.
+    """
+    with _lock:
+        _monitors[settings] = make_monitor(settings)
 
 
 def process_provisioner(settings: Settings) -> Provisioner:
@@ -111,7 +149,8 @@ def process_provisioner(settings: Settings) -> Provisioner:
     key = (os.getpid(), settings)
     with _lock:
         if key not in _provisioners:
-            _provisioners[key] = make_provisioner(settings)
+            monitor = _monitors.get(settings)
+            _provisioners[key] = make_provisioner(settings, observe=monitor.observe if monitor else ignore)
         return _provisioners[key]
 
 

@@ -7,10 +7,11 @@ Every field is the variable `PROVISIONER_<FIELD>` in upper case. An invalid valu
 import re
 import socket
 from functools import lru_cache
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, IPvAnyAddress, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.errors import InvalidArgument
@@ -50,6 +51,12 @@ class Settings(BaseSettings):
     lock_timeout_seconds: float = Field(60.0, gt=0, description="Longest wait for the cluster lock in one attempt.")
     redis_timeout_seconds: float = Field(5.0, gt=0, description="Longest wait for one Redis command.")
     heartbeat_seconds: float = Field(10.0, gt=0, description="How often a node shows that it is alive.")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="Where the worker serves metrics for Prometheus; unset: nowhere."
+    )
+    metrics_address: IPvAnyAddress = Field(
+        IPv4Address("127.0.0.1"), description="Address that port is on; whoever reaches it may read the metrics."
+    )
     prune_interval_seconds: float | None = Field(None, gt=0, description="How often beat prunes; unset: never.")
     prune_free_percent: float | None = Field(
         None, ge=0, le=100, description="Beat's prunes stop when so much of the store's disk is free; unset: prune all."

@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from worker.container_id import ContainerId
-from worker.container_index import PAGE
+from worker.container_index import PAGE, ContainerIndex
 from worker.containers import Containers, ContainerState, ContainerView
 
 pytestmark = pytest.mark.redis
@@ -46,6 +46,15 @@ def test_a_listing_has_all_containers_of_all_pages(containers: Containers) -> No
     assert list(containers.list(limit=0)) == []
     assert list(containers.list(node="other")) == []
     assert not any(view.infos for view in containers.list())
+
+
+def test_a_nodes_containers_are_counted_without_being_listed(containers: Containers, redis_client: redis.Redis) -> None:
+    """However many there are, and however other nodes' names begin."""
+    fill(containers, node="n", count=30)
+    fill(containers, node="n.1", count=3)
+    index = ContainerIndex(redis_client, PREFIX)
+
+    assert [index.count(node) for node in ("n", "n.1", "other")] == [30, 3, 0]
 
 
 def test_a_state_is_listed_by_the_time_of_change(containers: Containers) -> None:

@@ -18,6 +18,7 @@ TESTED_THROUGH = {
     "worker/container_view.py": "tests/unit/test_containers.py",
     "worker/layers": "tests/unit/layers",
     "worker/lock": "tests/unit/lock",
+    "worker/metrics": "tests/unit/metrics",
     "worker/nodes.py": "tests/integration",
     "worker/records.py": "tests/unit/verbs",
     "worker/redis_errors.py": "tests/unit/test_containers.py",

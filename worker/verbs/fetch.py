@@ -17,6 +17,7 @@ from worker.oci.descriptor import Descriptor
 from worker.oci.digest import Digest
 from worker.puller import RemoteImage
 from worker.verbs.node import Node, OnProgress, Progress
+from worker.verbs.observed import observed_pull
 from worker.verbs.resume import Spoilt, resumed_blob
 
 
@@ -100,8 +101,13 @@ def fetch_layers(
             tally.expect(descriptor.size_bytes)
         else:
             tally.add_layer()
+    if not missing:
+        return 0
     fetch = _Fetch(node=node, remote=remote, layer_format=layer_format, tally=tally)
-    with _pool(node.settings.parallel_layers, tally) as submit:
+    with (
+        observed_pull(node.observe, lambda: tally.bytes_fetched),
+        _pool(node.settings.parallel_layers, tally) as submit,
+    ):
         # The largest first: it is what the others would have to wait for at the end.
         for diff_id in sorted(missing, key=lambda each: -layers[each].size_bytes):
             submit(partial(fetch.run, diff_id, layers[diff_id]))

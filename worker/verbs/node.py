@@ -10,7 +10,8 @@ from worker.containers import Containers
 from worker.errors import BackendUnsupported, InvalidArgument
 from worker.image import LayerFormat
 from worker.layers.limits import LayerLimits
-from worker.lock import Lease, ReadWriteLock
+from worker.lock import Lease, LockMode, ReadWriteLock
+from worker.observer import Observe, ignore
 from worker.oci.platform import Platform
 from worker.oci.reference import ImageSource, Transport
 from worker.paths import WorkPaths
@@ -19,6 +20,7 @@ from worker.secrets import load_secret
 from worker.settings import Settings
 from worker.store.image_mounts import ImageMounts
 from worker.store.store import Store
+from worker.verbs.observed import observed_lock
 
 _FENCE_PATIENCE_SECONDS = 1.0
 
@@ -66,6 +68,7 @@ class Node:
         layer_formats: All that can be used here.
         image_mounts: Images in EROFS format, as this node shows them.
         is_squashed: Whether ownership in layers is given up, because the node does not run as root.
+        observe: Told what happens.
     """
 
     settings: Settings
@@ -79,6 +82,7 @@ class Node:
     layer_formats: frozenset[LayerFormat]
     image_mounts: ImageMounts
     is_squashed: bool
+    observe: Observe = ignore
 
     @property
     def name(self) -> str:
@@ -101,10 +105,12 @@ class Node:
         """Hold the cluster lock and the fence below it, together with provisions and destroys anywhere."""
         seconds = self.settings.lock_timeout_seconds
         with (
+            observed_lock(self.observe, LockMode.SHARED) as note_grant,
             self.lock.shared(timeout_seconds=seconds) as lease,
             self.store.fence.shared(token=lease.token, timeout_seconds=seconds),
         ):
             lease.check()
+            note_grant()
             yield lease
 
     @contextmanager
@@ -116,10 +122,12 @@ class Node:
         """
         seconds = self.settings.lock_timeout_seconds
         with (
+            observed_lock(self.observe, LockMode.EXCLUSIVE) as note_grant,
             self.lock.exclusive(timeout_seconds=seconds) as lease,
             self.store.fence.exclusive(token=lease.token, timeout_seconds=min(seconds, _FENCE_PATIENCE_SECONDS)),
         ):
             lease.check()
+            note_grant()
             yield lease
 
     def backend(self, name: str | None) -> Backend:

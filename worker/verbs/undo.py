@@ -13,6 +13,7 @@ from worker.store.images import RefOwner
 from worker.store.trash import discard, empty_trash
 from worker.verbs.home import Home, existing, nested_ids
 from worker.verbs.node import Node
+from worker.verbs.observed import observed_removal
 from worker.verbs.stack import close_stack
 
 
@@ -96,7 +97,9 @@ def take_down(node: Node, home: Home, *, name: str, drop: Callable[[Digest, RefO
     entry = record.rootfses.get(name)
     paths = node.work.rootfs_paths(home.container_id.parts, name=name)
     if entry is not None:
-        node.backend(entry.info.backend).destroy(paths)
+        backend = node.backend(entry.info.backend)
+        with observed_removal(node.observe, backend.name):
+            backend.destroy(paths)
         close_stack(node, entry.info)
     discard(paths.rootfs_home, node.work.trash_dir)
     digest = entry.info.digest if entry is not None else record.pending.get(name)

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.images import Image, build_image, layer
+from tests.support.layers_on_shelf import put_layer
 from tests.support.tar import File
 from worker.cli.stored import read_documents, read_store
 from worker.errors import InvalidArgument, RecordCorrupt
-from worker.image import LayerFormat, LayerRecord
-from worker.layers.record import write_record
 from worker.oci.digest import Digest
 from worker.store.images import RefOwner
 from worker.store.store import Store
@@ -36,31 +35,11 @@ def put_image(store: Store, image: Image, reference: str) -> Digest:
     return digest
 
 
-def put_layer(store: Store, diff_id: str, *, disk_bytes: int) -> None:
-    """Commit a layer of which only the record matters here."""
-    digest = Digest.parse(diff_id)
-    record = LayerRecord(
-        diff_id=digest,
-        layer_format=LayerFormat.DIRECTORY,
-        blob_digest=digest,
-        blob_bytes=1,
-        tar_bytes=1,
-        disk_bytes=disk_bytes,
-        entries=1,
-        has_whiteouts=False,
-        is_squashed=False,
-    )
-    with store.layers.stage(digest, layer_format=LayerFormat.DIRECTORY) as staging_dir:
-        assert staging_dir is not None
-        write_record(staging_dir / "layer.json", record)
-        store.layers.commit(staging_dir, digest, layer_format=LayerFormat.DIRECTORY)
-
-
 def test_an_image_tells_its_names_its_layers_and_who_uses_it(store: Store) -> None:
     """All that `images` shows."""
     digest = put_image(store, IMAGE, "docker.io/library/app:1")
     for number, item in enumerate(IMAGE.layers, start=1):
-        put_layer(store, item.diff_id, disk_bytes=number * 1000)
+        put_layer(store, Digest.parse(item.diff_id), disk_bytes=number * 1000)
     store.images.keep(digest, OWNER)
 
     (view,) = read_store(store.paths.store_dir).images
@@ -75,7 +54,7 @@ def test_an_image_tells_its_names_its_layers_and_who_uses_it(store: Store) -> No
 def test_layers_that_are_not_there_are_named(store: Store) -> None:
     """A pull that broke off leaves an image without some of its layers."""
     put_image(store, IMAGE, "docker.io/library/app:1")
-    put_layer(store, BASE.diff_id, disk_bytes=1000)
+    put_layer(store, Digest.parse(BASE.diff_id), disk_bytes=1000)
 
     (view,) = read_store(store.paths.store_dir).images
 
@@ -88,7 +67,7 @@ def test_a_shared_layer_counts_once_in_the_sum(store: Store) -> None:
     put_image(store, IMAGE, "docker.io/library/app:1")
     put_image(store, OTHER, "docker.io/library/other:1")
     for item in {*IMAGE.layers, *OTHER.layers}:
-        put_layer(store, item.diff_id, disk_bytes=1000)
+        put_layer(store, Digest.parse(item.diff_id), disk_bytes=1000)
 
     view = read_store(store.paths.store_dir)
 
