@@ -42,6 +42,18 @@ class ContainerId:
             raise InvalidArgument(argument="container_id", value=text, reason=reason)
         return cls(parts)
 
+    @classmethod
+    def outermost(cls, name: str) -> Self:
+        """Parse the id of a container that is nested in none. Raises InvalidArgument for anything else."""
+        found = cls.parse(name)
+        if len(found.parts) > 1:
+            raise InvalidArgument(argument="container_id", value=name, reason="it is nested in another one")
+        return found
+
+    def child(self, name: str) -> Self:
+        """Return the container of this name nested directly in this one. Raises InvalidArgument for no such name."""
+        return self.parse(f"{self}.{self.outermost(name)}")
+
     @property
     def parent(self) -> Self | None:
         """The container this one is nested in, or None for an outermost one."""

@@ -128,7 +128,7 @@ def read_record(path: Path) -> ContainerRecord:
         return ContainerRecord(rootfses=rootfses, pending=dict(document["pending"]))
     except FileNotFoundError:
         return ContainerRecord()
-    except (ValueError, KeyError, TypeError, AttributeError, InvalidArgument) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, InvalidArgument, IsADirectoryError) as error:
         raise RecordCorrupt(path=str(path), reason=f"it is no container record ({error})") from error
 
 

@@ -61,3 +61,16 @@ def test_a_thousand_and_24_characters_are_allowed() -> None:
 
     assert len(text) == 1023
     assert str(ContainerId.parse(text + "a")) == text + "a"
+
+
+def test_a_child_is_named_by_one_part() -> None:
+    """What lies on disk is parsed name by name; one with a dot would be two."""
+    parent = ContainerId.parse("pod.a")
+
+    assert parent.child("b").parts == ("pod", "a", "b")
+    assert ContainerId.outermost("pod").parts == ("pod",)
+    for name in ("b.c", "", "not a name", "a" * 129):
+        with pytest.raises(InvalidArgument, match="container_id"):
+            parent.child(name)
+        with pytest.raises(InvalidArgument, match="container_id"):
+            ContainerId.outermost(name)

@@ -29,6 +29,7 @@ SCENARIOS = {
     # Test modules of a package as a whole.
     "test_readme.py": "what the README promises",
     "test_tree.py": "this one",
+    "verbs/test_backend_change.py": "a node whose backend setting changes",
     "verbs/test_crash.py": "a worker killed in any verb",
     "verbs/test_damage.py": "a store that lost or changed bytes",
 }

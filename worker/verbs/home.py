@@ -5,8 +5,10 @@ The directory appears when a provision pins its image and is renamed into the tr
 inside it. So a provision that finds the directory gone knows that the container was destroyed meanwhile.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 from worker.container_id import ContainerId
 from worker.errors import ContainerDestroying, InvalidArgument
@@ -96,22 +98,27 @@ def remove_empty_ancestors(work: WorkPaths, container_id: ContainerId) -> None:
 
 
 def containers_on_disk(work: WorkPaths) -> list[ContainerId]:
-    """List the outermost containers and all nested ones, children before parents."""
+    """List the outermost containers and all nested ones, children before parents; anything else is passed over."""
     found: list[ContainerId] = []
-    for path in sorted(work.containers_dir.iterdir()):
+    for name in _directories(work.containers_dir):
         with suppress(InvalidArgument):
-            if path.is_dir():
-                root = ContainerId.parse(path.name)
-                found += [*nested_ids(work, root), root]
+            root = ContainerId.outermost(name)
+            found += [*nested_ids(work, root), root]
     return found
 
 
 def nested_ids(work: WorkPaths, container_id: ContainerId) -> list[ContainerId]:
-    """List the containers below this one on disk, children before parents."""
+    """List the containers below this one on disk, children before parents; anything else is passed over."""
     found: list[ContainerId] = []
-    with suppress(FileNotFoundError):
-        for path in sorted(work.nested_dir(container_id.parts).iterdir()):
-            if path.is_dir():
-                child = ContainerId((*container_id.parts, path.name))
-                found += [*nested_ids(work, child), child]
+    for name in _directories(work.nested_dir(container_id.parts)):
+        with suppress(InvalidArgument):
+            child = container_id.child(name)
+            found += [*nested_ids(work, child), child]
     return found
+
+
+def _directories(parent: Path) -> list[str]:
+    """List the directories in one that may be missing, or no directory; links are none."""
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(parent) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    return []

@@ -7,6 +7,7 @@ from contextlib import suppress
 from worker.container_id import ContainerId
 from worker.errors import ContainerDestroying, RecordCorrupt
 from worker.oci.digest import Digest
+from worker.paths import RootfsPaths
 from worker.records import read_record
 from worker.requests import ProvisionRequest
 from worker.store.images import RefOwner
@@ -90,18 +91,26 @@ def take_down(node: Node, home: Home, *, name: str, drop: Callable[[Digest, RefO
     Locking: the caller holds the shared lock and the container's flock.
 
     Raises:
-        BackendUnsupported: The record names a backend this node cannot use any more.
         MountFailed: The kernel refused.
     """
     record = home.read()
     entry = record.rootfses.get(name)
     paths = node.work.rootfs_paths(home.container_id.parts, name=name)
     if entry is not None:
-        backend = node.backend(entry.info.backend)
-        with observed_removal(node.observe, backend.name):
-            backend.destroy(paths)
+        with observed_removal(node.observe, entry.info.backend):
+            _destroy_rootfs(node, paths, backend=entry.info.backend)
         close_stack(node, entry.info)
     discard(paths.rootfs_home, node.work.trash_dir)
     digest = entry.info.digest if entry is not None else record.pending.get(name)
     if digest is not None:
         drop(Digest.parse(digest), RefOwner(node=node.name, container_id=str(home.container_id), name=name))
+
+
+def _destroy_rootfs(node: Node, paths: RootfsPaths, *, backend: str) -> None:
+    """Take a rootfs down with the backend that made it, or, if the node has that no more, with each that it has.
+
+    What a node mounted yesterday it can unmount today, whatever was configured or loaded meanwhile.
+    """
+    made_by = node.backends.get(backend)
+    for each in node.backends.values() if made_by is None else (made_by,):
+        each.destroy(paths)
