@@ -45,7 +45,7 @@ class Backend(abc.ABC):
 
     Attributes:
         name: As in settings, requests and records.
-        layer_formats: What it can stack, the preferred one first.
+        layer_formats: What it can stack, the preferred one first; `formats_on` says which that is on given directories.
         is_writable: Whether a rootfs can be written to when `is_read_only` is false.
         max_lower_dirs: The most it can stack, or None.
         is_bulk: Whether `provision` takes time in proportion to the image.
@@ -63,6 +63,10 @@ class Backend(abc.ABC):
 
         Both exist. Probes for real (mounts and unmounts) where the kernel's word is not enough; leaves nothing behind.
         """
+
+    def formats_on(self, *, work_dir: Path, store_dir: Path) -> tuple[LayerFormat, ...]:  # noqa: ARG002 - for those that override it
+        """Name what it can stack, the format first that serves it best on these directories. Both exist."""
+        return self.layer_formats
 
     def ephemeral_volumes(self, rootfs_paths: RootfsPaths, *, is_read_only: bool) -> tuple[Path, ...]:  # noqa: ARG002 - for those that override it
         """Name the directories `provision` will use that count towards a disk quota; pure."""

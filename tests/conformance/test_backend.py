@@ -140,6 +140,51 @@ def test_never_writes_through_an_image_symlink(stacking: Site, tmp_path: Path) -
     assert tree_snapshot(rootfs) == stack([base, top])
 
 
+def test_overwrites_as_the_ancestor_did(stacking: Site, tmp_path: Path) -> None:
+    """Its test image: directories, files and links in each other's place, and a link to a file of the host."""
+    host = tmp_path / "host"
+    make_tree(host, {"file": File(b"the host's")})
+    base: Tree = {
+        "replaced1/m1": File(),
+        "replaced2/m2": File(),
+        "replaced3": File(b"a file"),
+        "replaced4": Symlink("merged"),
+        "merged/m1": File(b"lower"),
+        "merged/m2": File(b"lower"),
+        "foo": Symlink("dangling"),
+        "bar": Symlink(str(host / "file")),
+        "baz": File(b"a file"),
+    }
+    top: Tree = {
+        "replaced1": File(b"a file"),
+        "replaced2": Symlink("merged"),
+        "replaced3/r3": File(),
+        "replaced4/r4": File(),
+        "merged/m2": File(b"upper"),
+        "merged/m3": File(b"upper"),
+        "foo": File(b"a file"),
+        "bar": File(b"the image's"),
+        "baz": Symlink("bar"),
+    }
+
+    rootfs = stacking.show([base, top])
+
+    assert (host / "file").read_bytes() == b"the host's"
+    assert (rootfs / "replaced1").read_bytes() == b"a file"
+    assert (rootfs / "replaced2").readlink() == Path("merged")
+    assert (names(rootfs / "replaced3"), names(rootfs / "replaced4")) == (["r3"], ["r4"])
+    assert {path.name: path.read_bytes() for path in (rootfs / "merged").iterdir()} == {
+        "m1": b"lower",
+        "m2": b"upper",
+        "m3": b"upper",
+    }
+    assert not (rootfs / "foo").is_symlink()
+    assert not (rootfs / "bar").is_symlink()
+    assert (rootfs / "baz").is_symlink()
+    assert (rootfs / "baz").read_bytes() == b"the image's"
+    assert tree_snapshot(rootfs) == stack([base, top])
+
+
 def test_changes_of_mode_and_owner_alone_show(stacking: Site) -> None:
     """A layer that repeats a file with another mode and owner changes only those."""
     base: Tree = {"d/f": File(b"same"), "d/g": File()}
@@ -221,6 +266,19 @@ def test_stacks_many_layers_with_long_paths(stacking_dirs: Site) -> None:
     stacking_dirs.backend.provision(layers, paths, is_read_only=False)
 
     assert len(names(paths.rootfs_dir)) == 64
+
+
+def test_stacks_as_many_layers_as_it_says_with_long_paths(stacking_dirs: Site) -> None:
+    """No path is too long and no page too small, and the rootfs can be written to."""
+    paths = stacking_dirs.home(LONG)
+    count = stacking_dirs.backend.max_lower_dirs or 500
+    layers = [stacking_dirs.layer({"last": File(str(n).encode())}, name=f"{LONG}/{n}") for n in range(count)]
+
+    stacking_dirs.backend.provision(layers, paths, is_read_only=False)
+
+    assert (paths.rootfs_dir / "last").read_bytes() == str(count - 1).encode()
+    assert stacking_dirs.backend.destroy(paths)
+    assert stacking_dirs.is_clean(paths)
 
 
 NAMES = st.sampled_from(["a", "b", "c", "a/a", "a/b", "b/a", "a/b/c", "c/a/b"])

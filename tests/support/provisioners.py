@@ -18,8 +18,9 @@ from worker.settings import Settings
 
 def make_settings(directory: Path, redis_url: str, **more: Any) -> Settings:
     """Return the settings of a node whose directories lie below `directory`."""
+    directories = {"work_dir": directory / "work", "store_dir": directory / "store"}
     defaults = {"node": "n1", "lease_seconds": 2.0, "lock_timeout_seconds": 20.0}
-    return Settings(redis_url=redis_url, work_dir=directory / "work", store_dir=directory / "store", **defaults | more)
+    return Settings(redis_url=redis_url, **directories | defaults | more)
 
 
 @contextmanager

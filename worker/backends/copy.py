@@ -12,6 +12,7 @@ from typing_extensions import override
 from worker.backend import Backend
 from worker.backends.assembly import assemble
 from worker.backends.bind import bind_read_only
+from worker.backends.probe import shares_blocks
 from worker.backends.stack import check_stack, take_down
 from worker.errors import BackendUnsupported
 from worker.image import LayerFormat, LowerDir
@@ -28,8 +29,10 @@ class CopyBackend(Backend):
     """Differences: a rootfs that refuses writes is a copy beside the rootfs directory, mounted there read-only.
 
     Limits: read-only needs root. Without root nothing has an owner or is a device, which the layers have given up
-    already; a layer's file that its owner may not read cannot be copied. Blocks are shared with the layers where the
-    filesystem can (reflinks).
+    already; a layer's file that its owner may not read cannot be copied.
+
+    Where the filesystem can, a copy shares its blocks with the layers (reflinks) and takes next to no time and space.
+    Layers in EROFS format have no files to share blocks with, so there it prefers unpacked ones.
     """
 
     name: ClassVar[str] = "copy"
@@ -39,6 +42,12 @@ class CopyBackend(Backend):
     @override
     def unsupported_reason(self, *, work_dir: Path, store_dir: Path) -> str | None:
         return None
+
+    @override
+    def formats_on(self, *, work_dir: Path, store_dir: Path) -> tuple[LayerFormat, ...]:
+        if shares_blocks(work_dir=work_dir, store_dir=store_dir):
+            return (LayerFormat.DIRECTORY, LayerFormat.EROFS)
+        return self.layer_formats
 
     @override
     def provision(

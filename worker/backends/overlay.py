@@ -46,7 +46,7 @@ does an overlay below the upper directory."""
 
 
 class OverlayBackend(Backend):
-    """Differences: none. Limits: root; 500 layers, and on kernels before 6.7 about 200, whose names must fit one page.
+    """Differences: none. Limits: root; 500 layers, which is what overlayfs stacks (OVL_MAX_STACK).
 
     The mount carries no `nodev` or `nosuid`, as the ancestor's: an image's own /dev/null and sudo work, and keeping a
     container from devices is the runtime's part (device cgroup, its own /dev).

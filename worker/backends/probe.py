@@ -3,8 +3,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
+from worker.linux.copying import cloned
+from worker.linux.durable import reporting_full_disk
 from worker.linux.flock import locked
 from worker.linux.mount import unmount_tree
 from worker.linux.remove import remove_tree
@@ -12,6 +15,7 @@ from worker.linux.scratch import scratch_dir
 
 _PROBE_NAME = ".probe"
 _LOCK_NAME = ".probe.lock"
+_BLOCK_BYTES = 4096
 
 
 @contextmanager
@@ -37,6 +41,21 @@ def probe_lower_dir(store_dir: Path) -> Iterator[Path]:
     """Lend an empty directory below `store_dir`, of the same filesystem, which may be another node's as well."""
     with scratch_dir(store_dir) as lower:
         yield lower
+
+
+@cache
+def shares_blocks(*, work_dir: Path, store_dir: Path) -> bool:
+    """Tell whether a file copied from the store to the work directory can share its blocks.
+
+    Cost: two files, once per process.
+
+    Raises:
+        StorageExhausted: There is no room to find out.
+    """
+    with reporting_full_disk(work_dir), scratch_dir(work_dir) as copies, probe_lower_dir(store_dir) as lower:
+        (lower / "file").write_bytes(bytes(_BLOCK_BYTES))
+        with (lower / "file").open("rb") as source, (copies / "file").open("wb") as target:
+            return cloned(source.fileno(), target.fileno())
 
 
 def _clear(probe: Path) -> None:

@@ -29,14 +29,15 @@ def copy_content(source: int, target: int, status: os.stat_result) -> None:
         target: Open for writing, empty.
         status: Of `source`, which does not change meanwhile.
     """
-    if status.st_size == 0 or _cloned(source, target):
+    if status.st_size == 0 or cloned(source, target):
         return
     os.truncate(target, status.st_size)
     for start, end in _data_ranges(source, status):
         _copy_range(source, target, start, end)
 
 
-def _cloned(source: int, target: int) -> bool:
+def cloned(source: int, target: int) -> bool:
+    """Let the file `target` share all blocks of `source`; tell whether these two filesystems can."""
     try:
         fcntl.ioctl(target, _FICLONE, source)
     except OSError as error:

@@ -6,9 +6,10 @@ one by one, gives an error text, and shows the mount only when it is complete. T
 in one page of 4 KiB. `mount_filesystem` is the first, `mount_in_one_page` the second.
 
 A directory among the options is given as a `Path`. One that an interface cannot take as text (fsconfig allows 255
-bytes, a page 4,095 in all; commas, colons and backslashes are separators and escapes in some filesystems) is opened
-and named `/proc/self/fd/<n>` instead, which is short whatever the path. The ancestor made temporary symbolic links for
-this and leaked them when it was killed; a descriptor dies with its process.
+bytes; commas, colons and backslashes are separators and escapes in some filesystems) is opened and named
+`/proc/self/fd/<n>` instead, which is short whatever the path. Where a page does not hold even those, all of them are
+named `<n>` alone, with /proc/self/fd as the working directory: some 800 fit. The ancestor made temporary links for this
+and leaked them when it was killed; a descriptor dies with its process.
 
 Source: mount(2), umount2(2), mount_setattr(2); https://man7.org/linux/man-pages/man2/fsopen.2.html;
 kernel 6.12, fs/fsopen.c.
@@ -18,7 +19,8 @@ import ctypes
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntFlag
@@ -42,11 +44,12 @@ _MS_REMOUNT = 1 << 5
 _MS_BIND = 1 << 12
 _MS_SLAVE = 1 << 19
 _MS_SHARED = 1 << 20
+_CLONE_FS = 0x200
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 
 _PLAIN_PATH = re.compile(rb"[^,:\\]{1,255}")
-_NO_PATH = re.compile(rb"(?!)")
+_DESCRIPTORS = "/proc/self/fd"
 _PAGE_BYTES = 4096
 _LOG_BYTES = 4096
 _UNMOUNT_ROUNDS = 100
@@ -122,7 +125,7 @@ def mount_filesystem(mount: Mount) -> None:
         context = _closing(stack, libc.system_call(libc.SYS_FSOPEN, mount.fs_type.encode(), _FSOPEN_CLOEXEC))
         _configure(context, "source", mount.source, target=mount.target)
         for option in mount.options:
-            value = None if option.value is None else _as_text(option.value, _PLAIN_PATH, stack)
+            value = None if option.value is None else _as_text(option.value, lambda path: _named(path, stack))
             _configure(context, option.name, value, target=mount.target)
         with _reading_log(context, target=mount.target):
             libc.system_call(libc.SYS_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0)
@@ -138,13 +141,15 @@ def mount_in_one_page(mount: Mount) -> None:
         StorageExhausted: The filesystem needed room and found none.
     """
     with ExitStack() as stack, _reporting(mount.target):
-        data = _joined(mount.options, _PLAIN_PATH, stack)
-        if len(data) >= _PAGE_BYTES:
-            data = _joined(mount.options, _NO_PATH, stack)
+        data = _joined(mount.options, lambda path: _named(path, stack))
+        if len(data) < _PAGE_BYTES:
+            _mount_old(mount, data)
+            return
+        data = _joined(mount.options, lambda path: str(_opened(path, stack)))
         if len(data) >= _PAGE_BYTES:
             raise MountFailed(target=str(mount.target), reason=f"options of {len(data)} bytes do not fit into one page")
-        arguments = (mount.source.encode(), os.fsencode(mount.target), mount.fs_type.encode(), mount.flags.value, data)
-        libc.call("mount", *arguments)
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(_mount_old, mount, data, directory=_DESCRIPTORS).result()
 
 
 def mount_bind(bind: BindMount) -> None:
@@ -244,27 +249,44 @@ def _configure(context: int, name: str, value: str | None, *, target: Path) -> N
         libc.system_call(libc.SYS_FSCONFIG, context, command, name.encode(), text, 0)
 
 
-def _as_text(value: str | Path | tuple[str | Path, ...], plain: re.Pattern[bytes], stack: ExitStack) -> str:
+def _mount_old(mount: Mount, data: bytes, *, directory: str | None = None) -> None:
+    """Call mount(2), with a working directory if one is given: the calling thread's own, as it was before on return."""
+    arguments = (mount.source.encode(), os.fsencode(mount.target), mount.fs_type.encode(), mount.flags.value, data)
+    if directory is None:
+        libc.call("mount", *arguments)
+        return
+    libc.call("unshare", _CLONE_FS)
+    before = os.open(".", os.O_PATH | os.O_CLOEXEC)
+    try:
+        os.chdir(directory)
+        libc.call("mount", *arguments)
+    finally:
+        # Where threads are greenlets, this one is not the only one to have it.
+        os.chdir(before)
+        os.close(before)
+
+
+def _as_text(value: str | Path | tuple[str | Path, ...], name: Callable[[Path], str]) -> str:
     if isinstance(value, tuple):
-        return "".join(_as_text(piece, plain, stack) for piece in value)
-    if isinstance(value, Path) and not plain.fullmatch(os.fsencode(value)):
-        return _as_descriptor(value, stack)
-    return str(value)
+        return "".join(_as_text(piece, name) for piece in value)
+    return name(value) if isinstance(value, Path) else value
 
 
-def _joined(options: tuple[Option, ...], plain: re.Pattern[bytes], stack: ExitStack) -> bytes:
-    """Join the options, naming by descriptor the directories whose path is not `plain`."""
+def _joined(options: tuple[Option, ...], name: Callable[[Path], str]) -> bytes:
     texts = (
-        option.name if option.value is None else f"{option.name}={_as_text(option.value, plain, stack)}"
-        for option in options
+        option.name if option.value is None else f"{option.name}={_as_text(option.value, name)}" for option in options
     )
     return os.fsencode(",".join(texts))
 
 
-def _as_descriptor(path: Path, stack: ExitStack) -> str:
-    """Name a directory by a descriptor that stays open until the mount is made."""
-    descriptor = _closing(stack, os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-    return f"/proc/self/fd/{descriptor}"
+def _named(path: Path, stack: ExitStack) -> str:
+    """Name a directory by its path, or if an interface cannot take that, by a descriptor."""
+    return str(path) if _PLAIN_PATH.fullmatch(os.fsencode(path)) else f"{_DESCRIPTORS}/{_opened(path, stack)}"
+
+
+def _opened(path: Path, stack: ExitStack) -> int:
+    """Open a directory until the mount is made."""
+    return _closing(stack, os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
 
 
 def _closing(stack: ExitStack, descriptor: int) -> int:

@@ -147,7 +147,8 @@ class Node:
     def layer_format(self, backend: Backend) -> LayerFormat:
         """Choose the format in which this node makes layers for the backend."""
         wanted = self.settings.layer_format
-        usable = [each for each in backend.layer_formats if each in self.layer_formats]
+        formats = backend.formats_on(work_dir=self.work.work_dir, store_dir=self.store.paths.store_dir)
+        usable = [each for each in formats if each in self.layer_formats]
         chosen = next((each for each in usable if wanted in (None, each)), None)
         if chosen is None:
             reason = f"it cannot use layers of format {wanted or ', '.join(backend.layer_formats)} here"

@@ -75,8 +75,8 @@ def test_plan_in_one_page_joins_the_layers() -> None:
 
 @pytest.mark.root
 def test_plan_in_one_page_mounts_the_same(tmp_path: Path) -> None:
-    """What kernels before 6.7 get, with 200 layers named by their digests."""
-    lowers = [tmp_path / "store" / f"sha256:{number:064x}" for number in range(200)]
+    """What kernels before 6.7 get, with 500 layers named by their digests."""
+    lowers = [tmp_path / "store" / f"sha256:{number:064x}" for number in range(500)]
     for number, lower in enumerate(lowers):
         make_tree(lower, {f"f{number}": File(), "last": File(str(number).encode())})
     home = RootfsPaths(tmp_path / "home")
@@ -87,7 +87,7 @@ def test_plan_in_one_page_mounts_the_same(tmp_path: Path) -> None:
     content = (home.rootfs_dir / "last").read_bytes(), len(list(home.rootfs_dir.iterdir()))
     unmount_tree(tmp_path)
 
-    assert content == (b"199", 201)
+    assert content == (b"499", 501)
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from worker.backends.probe import probe_dir, probe_lower_dir
+from worker.backends.probe import probe_dir, probe_lower_dir, shares_blocks
+from worker.errors import StorageExhausted
 from worker.linux.flock import try_lock
-from worker.linux.mount import Mount, mount_filesystem
+from worker.linux.mount import Mount, Option, mount_filesystem, unmount_tree
 from worker.linux.mountinfo import mounts_at_or_below
 
 
@@ -65,3 +66,18 @@ def test_one_prober_at_a_time(tmp_path: Path) -> None:
         assert all(pool.map(probe, range(12)))
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.root
+def test_no_room_to_find_out_is_no_answer(tmp_path: Path) -> None:
+    """The next call asks again."""
+    store, work = tmp_path / "store", tmp_path / "work"
+    store.mkdir()
+    work.mkdir()
+    mount_filesystem(Mount(fs_type="tmpfs", source="tmpfs", target=store, options=(Option("nr_inodes", "1"),)))
+    with pytest.raises(StorageExhausted):
+        shares_blocks(work_dir=work, store_dir=store)
+    unmount_tree(store)
+
+    assert shares_blocks(work_dir=work, store_dir=store) in (True, False)
+    assert list(store.iterdir()) == list(work.iterdir()) == []

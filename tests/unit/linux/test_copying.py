@@ -107,7 +107,7 @@ def test_shares_blocks_where_the_filesystem_can(tmp_path: Path) -> None:
 
     _copy(target / "source", target / "copy")
     with (target / "source").open("rb") as old, (target / "clone").open("wb") as new:
-        is_cloned = copying._cloned(old.fileno(), new.fileno())
+        is_cloned = copying.cloned(old.fileno(), new.fileno())
     is_equal = (target / "copy").read_bytes() == DATA
     os.sync()
     taken = before - os.statvfs(target).f_bfree

@@ -104,18 +104,21 @@ def test_any_directory_can_be_an_option(tmp_path: Path, name: str) -> None:
         unmount_tree(target)
 
 
-def test_one_page_holds_200_directories_of_any_length(tmp_path: Path) -> None:
-    """Where their paths do not fit, their descriptors do, and none is left open."""
-    lowers = _dirs(tmp_path, *(f"{'x' * 100}{number}" for number in range(200)))
+def test_one_page_holds_500_directories_of_any_length(tmp_path: Path) -> None:
+    """Where their paths do not fit, their descriptors do; none is left open, and nobody's working directory changes."""
+    lowers = _dirs(tmp_path, *(f"{'x' * 200}{number}" for number in range(500)))
+    for number, lower in enumerate(lowers):
+        (lower / f"file{number}").touch()
     (target,) = _dirs(tmp_path, "target")
     pieces = tuple(piece for lower in lowers for piece in (":", lower))[1:]
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - iterating over it would open one more
+    before = len(os.listdir("/proc/self/fd")), Path.cwd()  # noqa: PTH208 - iterating over it would open one more
 
     mount_in_one_page(Mount(fs_type="overlay", source="x", target=target, options=(Option("lowerdir", pieces),)))
-
-    assert is_mount_point(target)
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    found = len(list(target.iterdir()))
     unmount_tree(target)
+
+    assert found == 500
+    assert (len(os.listdir("/proc/self/fd")), Path.cwd()) == before  # noqa: PTH208
 
 
 def test_bind_mount_shows_a_directory_with_flags(tmp_path: Path) -> None:
