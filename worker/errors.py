@@ -76,6 +76,15 @@ class SecretNotFound(PermanentError):
     sentence = "secret {secret!r} cannot be used on this node: {reason}"
 
 
+class SecretsUnavailable(TransientError):
+    """A place that may have the secret does not answer."""
+
+    secret: str
+    place: str
+    reason: str
+    sentence = "secret {secret!r} cannot be looked up in {place}: {reason}"
+
+
 # The image.
 
 

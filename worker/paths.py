@@ -10,7 +10,8 @@
         implied-<format>/           one more lower directory on top: see worker/store/implied.py
         merged-1.erofs              all layers in one, for the EROFS format: see worker/store/merged.py
         refs/<hash>                 one per (node, container, name) or pull that needs the image
-      references/<hash>             reference and platform -> digest
+      references/<hash>             reference and platform -> digest, and marks of who opened it there
+      openers.key                   what the marks are made with; mode 0600
       layers/<format>/<diffid>/     committed: layer.json beside `tree/` (directory format), or beside layer.tar,
                                     layer.idx and where there are sparse files layer.blob (EROFS format)
       staging/<hash>/               invisible until renamed in
@@ -57,6 +58,11 @@ class StorePaths:
     def lock_path(self) -> Path:
         """The flock that stands under the cluster lock."""
         return self.store_dir / "lock"
+
+    @property
+    def openers_key_path(self) -> Path:
+        """The key of the marks of who opened private images."""
+        return self.store_dir / "openers.key"
 
     @property
     def images_dir(self) -> Path:

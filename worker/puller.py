@@ -30,10 +30,21 @@ from worker.oci.reference import ImageSource, Transport
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A user name and a password or token for a registry; never printed."""
+    """A user name and a password or token for a registry; never printed.
+
+    Attributes:
+        username: `<token>` if the password is an identity token.
+        password: See there.
+        registry: The only host it may be sent to; None for whichever the caller asks.
+    """
 
     username: str = field(repr=False)
     password: str = field(repr=False)
+    registry: str | None = None
+
+    def is_for(self, registry: str) -> bool:
+        """Tell whether it may be sent to `registry`."""
+        return self.registry in (None, registry)
 
 
 class RemoteImage(abc.ABC):
@@ -46,9 +57,13 @@ class RemoteImage(abc.ABC):
         image_config: `config`, parsed.
         layers: The layers' blobs, base first; as many as `image_config.diff_ids`.
         can_resume: Whether a blob's beginning is worth keeping: `offset` saves fetching it again.
+        credential: What the caller of `open` brought and the source was shown; None if it was shown what the node has.
+        is_private: Whether the source asked who wants the image, and was told. If not, anybody may have it.
     """
 
     can_resume: ClassVar[bool] = False
+    credential: Credential | None = None
+    is_private: bool = False
 
     digest: Digest
     manifest: bytes

@@ -24,6 +24,7 @@ from worker.observer import Observe, ignore
 from worker.paths import StorePaths, WorkPaths
 from worker.provisioner import Provisioner
 from worker.pullers import make_pullers
+from worker.secrets import make_secrets
 from worker.settings import Settings
 from worker.store.image_mounts import ImageMounts
 from worker.store.store import Store
@@ -78,6 +79,7 @@ def make_provisioner(settings: Settings, *, observe: Observe = ignore) -> Provis
         ),
         containers=Containers(client, settings.key_prefix),
         pullers=make_pullers(settings),
+        secrets=make_secrets(settings),
         backends=supported_backends(**directories),
         default_backend=choose_backend(settings.backend, **directories),
         layer_formats=supported_layer_formats(settings.store_dir),

@@ -4,6 +4,7 @@
 Every field is the variable `PROVISIONER_<FIELD>` in upper case. An invalid value fails at start and names it.
 """
 
+import os
 import re
 import socket
 from functools import lru_cache
@@ -11,7 +12,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, IPvAnyAddress, ValidationError, field_validator
+from pydantic import Field, IPvAnyAddress, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.errors import InvalidArgument
@@ -35,7 +36,17 @@ class Settings(BaseSettings):
     layer_format: str | None = Field(None, description="erofs or directory; unset: the best that works here.")
     platform: str | None = Field(None, description="os/architecture[/variant] to pull; unset: this machine's.")
 
+    secrets_resolvers: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("directory", "environment"),
+        description="Where `secret` is looked up, comma-separated, in order: directory, environment, redis, keyring.",
+    )
     secrets_dir: Path | None = Field(None, description="Files named by `secret`: JSON with username and password.")
+    secrets_redis_url: SecretStr | None = Field(
+        default=None, description="Redis of the hash `provisioner-secrets:<CLUSTER>`, for the resolver redis."
+    )
+    credential_helper_timeout_seconds: float = Field(
+        20.0, gt=0, description="Longest a Docker credential helper, or the keyring, may take."
+    )
     docker_config_dir: Path | None = Field(None, description="Directory of Docker's config.json; unset: Docker's rule.")
     docker_host: str | None = Field(
         default=None, description="Engine of `docker-daemon:` images, as unix:///… or tcp://…; unset: Docker's rule."
@@ -103,12 +114,12 @@ class Settings(BaseSettings):
             raise ValueError("must be an absolute path")
         return path
 
-    @field_validator("insecure_registries", "prune_excluded_images", mode="before")
+    @field_validator("insecure_registries", "prune_excluded_images", "secrets_resolvers", mode="before")
     @classmethod
-    def _split_hosts(cls, hosts: object) -> object:
-        if isinstance(hosts, str):
-            return tuple(host.strip() for host in hosts.split(",") if host.strip())
-        return hosts
+    def _split_list(cls, words: object) -> object:
+        if isinstance(words, str):
+            return tuple(word.strip() for word in words.split(",") if word.strip())
+        return words
 
     @property
     def key_prefix(self) -> str:
@@ -133,6 +144,11 @@ def load_settings() -> Settings:
         first = error.errors()[0]
         variable = "PROVISIONER_" + "_".join(str(part) for part in first["loc"]).upper()
         raise InvalidArgument(argument=variable, value=str(first["input"]), reason=first["msg"]) from error
+
+
+def environment_secret(name: str) -> str | None:
+    """Return the variable `PROVISIONER_SECRET_<NAME>`, in upper case and with `_` for `-`, or None if it is not set."""
+    return os.environ.get(f"PROVISIONER_SECRET_{name.upper().replace('-', '_')}")
 
 
 @lru_cache(maxsize=1)

@@ -17,8 +17,11 @@ from tests.support.ports import free_port, is_listening, wait_for_server
 
 USERNAME = "tester"
 PASSWORD = "correct horse"  # noqa: S105 - of a registry that lives as long as a test
+OTHER_USERNAME = "another"
+"""Has the same password."""
 # bcrypt is the only hash the registry takes.
-_HTPASSWD = f"{USERNAME}:$2b$04$M/XZZ3dlYspz46dtatYf9eIH2TFc/EvL3xfIek8OmR0a5UgoafCw2\n"
+_BCRYPT = "$2b$04$M/XZZ3dlYspz46dtatYf9eIH2TFc/EvL3xfIek8OmR0a5UgoafCw2"
+_HTPASSWD = f"{USERNAME}:{_BCRYPT}\n{OTHER_USERNAME}:{_BCRYPT}\n"
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,14 @@ class Registry:
         algorithm, _, hexadecimal = digest.partition(":")
         return self.storage_dir / "docker/registry/v2/blobs" / algorithm / hexadecimal[:2] / hexadecimal / "data"
 
-    def blob_requests(self) -> list[str]:
-        """Return the paths of all blobs asked for by GET so far, in order, from the access log."""
+    def requests(self) -> list[str]:
+        """Return the paths of all that was asked for by GET so far, in order, from the access log."""
         lines = self.log_path.read_text(errors="replace").splitlines()
-        requests = [line.partition('"GET ')[2].partition(" ")[0] for line in lines if '"GET ' in line]
-        return [path for path in requests if "/blobs/" in path]
+        return [line.partition('"GET ')[2].partition(" ")[0] for line in lines if '"GET ' in line]
+
+    def blob_requests(self) -> list[str]:
+        """Return the paths of all blobs asked for by GET so far, in order."""
+        return [path for path in self.requests() if "/blobs/" in path]
 
 
 def registry_config(directory: Path, port: int, *, has_password: bool) -> dict[str, Any]:

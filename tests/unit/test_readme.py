@@ -31,7 +31,8 @@ def settings_table() -> str:
 
 
 def _default(value: object) -> str:
-    return "unset" if value in (None, ()) else f"`{value}`"
+    shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+    return "unset" if value in (None, ()) else f"`{shown}`"
 
 
 def _keyword(name: str, default: object) -> str:

@@ -12,8 +12,9 @@ from worker.errors import InvalidArgument, LayerVanished, RecordCorrupt
 from worker.image import LayerFormat
 from worker.oci.digest import Digest
 from worker.paths import StorePaths
-from worker.store.images import Images, RefOwner, ResolvedReference, StoredImage
+from worker.store.images import Images, RefOwner, StoredImage
 from worker.store.layers import Layers
+from worker.store.resolved import ResolvedReference
 
 Sizes = Mapping[Digest, Mapping[LayerFormat, int]]
 

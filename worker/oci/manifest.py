@@ -127,7 +127,10 @@ def _infer_media_type(document: dict[str, Any]) -> str:
 
 def _refuse_schema1(document: dict[str, Any], media_types: set[str | None], *, image: str) -> None:
     if media_types & SCHEMA1 or document.get("schemaVersion") == 1:
-        reason = "it has Docker's schema 1, which cannot be verified; push it again with Docker 1.10 or later"
+        reason = (
+            "it has Docker's schema 1, which cannot be verified; push it again with Docker 1.10 or later, or "
+            "convert it: skopeo copy --format v2s2 docker://IMAGE docker://IMAGE"
+        )
         raise InvalidImage(image=image, reason=reason)
 
 

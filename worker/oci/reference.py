@@ -6,7 +6,7 @@ containers-transports(5) for the spelling of the other sources.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, NoReturn, Self
@@ -196,6 +196,17 @@ class ImageSource:
         if not _APPC_NAME.fullmatch(name) or not all(_APPC_LABEL.fullmatch(label) for label in labels):
             refuse(f"appc:{rest}", "expected appc:NAME[,label=value…]")
         return cls(Transport.APPC, ref=rest)
+
+    @property
+    def host(self) -> str | None:
+        """Host and port of whoever is asked for the image; None for what lies on the node itself."""
+        return self.reference.registry if self.transport is Transport.DOCKER and self.reference else None
+
+    def exactly(self, digest: Digest) -> Self:
+        """Return what leads to this manifest and no other, where the source can name it by its digest."""
+        if self.transport is not Transport.DOCKER or self.reference is None:
+            return self
+        return replace(self, reference=replace(self.reference, digest=digest))
 
     @property
     def normalised(self) -> str:

@@ -22,7 +22,8 @@ from worker.puller import Credential, Puller, RemoteImage
 from worker.pullers.resolve import ResolvedImage, Wanted, complete, resolve
 from worker.registry.auth import Login
 from worker.registry.client import RegistryClient, RepositoryClient
-from worker.registry.docker_config import IDENTITY_TOKEN_USERNAME, docker_login
+from worker.registry.credential_helper import IDENTITY_TOKEN_USERNAME
+from worker.registry.docker_config import docker_login
 from worker.settings import Settings
 
 
@@ -31,17 +32,20 @@ class RegistryImage(RemoteImage):
 
     Args:
         repository: Where.
-        resolved: What the image is.
+        resolved: What the image is, fetched from there.
+        credential: What the repository was shown.
     """
 
     can_resume: ClassVar[bool] = True
 
-    def __init__(self, repository: RepositoryClient, resolved: ResolvedImage) -> None:
+    def __init__(self, repository: RepositoryClient, resolved: ResolvedImage, *, credential: Credential | None) -> None:
         self.digest = resolved.digest
         self.manifest = resolved.manifest
         self.config = resolved.config
         self.image_config = resolved.image_config
         self.layers = resolved.layers
+        self.credential = credential
+        self.is_private = repository.is_logged_in
         self._repository = repository
 
     @override
@@ -73,12 +77,18 @@ class RegistryPuller(Puller):
         reference = source.reference
         if reference is None:
             raise InvalidArgument(argument="image", value=str(source), reason="it names no image of a registry")
+        if credential is not None and not credential.is_for(reference.registry):
+            credential = None
         repository = self._client.repository(reference, login=self._login(reference, credential))
-        yield RegistryImage(repository, self._resolve(repository, reference, platform))
+        yield RegistryImage(repository, self._resolve(repository, reference, platform), credential=credential)
 
     def _login(self, reference: Reference, credential: Credential | None) -> Login | None:
         if credential is None:
-            return docker_login(reference.registry, config_dir=self._settings.docker_config_dir)
+            return docker_login(
+                reference.registry,
+                config_dir=self._settings.docker_config_dir,
+                helper_timeout_seconds=self._settings.credential_helper_timeout_seconds,
+            )
         if credential.username == IDENTITY_TOKEN_USERNAME:
             return Login(identity_token=credential.password)
         return Login(username=credential.username, password=credential.password)

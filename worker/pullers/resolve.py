@@ -53,21 +53,32 @@ def resolve(entries: Sequence[Descriptor], read: Callable[[Descriptor], bytes], 
         PlatformNotFound: No entry is for the platform.
         InvalidImage: A document is malformed or beyond a limit.
     """
-    image, platform = wanted.image, wanted.platform
+    image, platform, is_named = wanted.image, wanted.platform, False
     for _ in range(1 + MAX_INDEX_DEPTH):
         descriptor = select(entries, platform)
         if descriptor is None:
             raise PlatformNotFound(image=image, platform=str(platform), available=available_platforms(entries))
+        is_named |= descriptor.platform is not None
         content = read(descriptor)
         document = parse_manifest_or_index(content, image=image, media_type=descriptor.media_type)
         if isinstance(document, Manifest):
-            return complete(content, document, read(document.config), wanted)
+            return complete(content, document, read(document.config), wanted, is_platform_named=is_named)
         entries = document.manifests
     raise InvalidImage(image=image, reason=f"it has more than {MAX_INDEX_DEPTH} indexes inside each other")
 
 
-def complete(content: bytes, manifest: Manifest, config: bytes, wanted: Wanted) -> ResolvedImage:
+def complete(
+    content: bytes, manifest: Manifest, config: bytes, wanted: Wanted, *, is_platform_named: bool = False
+) -> ResolvedImage:
     """Put a manifest and its configuration together, checked against each other and against what is wanted.
+
+    Args:
+        content: The manifest, byte for byte.
+        manifest: The same, parsed.
+        config: The configuration, byte for byte.
+        wanted: What is looked for.
+        is_platform_named: Whether an index chose the manifest for its platform. Then the index has the say: build tools
+            that make an image for one machine on another leave a wrong platform in the configuration.
 
     Raises:
         InvalidImage: The configuration is malformed, or both do not speak of the same layers.
@@ -76,7 +87,8 @@ def complete(content: bytes, manifest: Manifest, config: bytes, wanted: Wanted) 
     image, platform = wanted.image, wanted.platform
     image_config = ImageConfig.parse(config, image=image)
     check_layers(manifest, image_config, image=image, max_layers=wanted.max_layers)
-    if not (image_config.platform.is_unknown or platform.accepts(image_config.platform)):
+    is_said = not (is_platform_named or image_config.platform.is_unknown)
+    if is_said and not platform.accepts(image_config.platform):
         raise PlatformNotFound(image=image, platform=str(platform), available=str(image_config.platform))
     return ResolvedImage(
         digest=Digest.of(content), manifest=content, config=config, image_config=image_config, layers=manifest.layers

@@ -92,6 +92,12 @@ class Authorizer:
         self._mutex = threading.Lock()
         self._challenges: dict[Origin, Challenge] = {}
         self._tokens: dict[tuple[Origin, Challenge], _Token] = {}
+        self._is_login_given = False
+
+    @property
+    def is_login_given(self) -> bool:
+        """Whether a challenge was answered with the login: as far as anybody can tell, it was needed."""
+        return self._is_login_given
 
     def header(self, origin: Origin) -> str | None:
         """Return the Authorization header for `origin`; None as long as it did not ask for any.
@@ -122,6 +128,7 @@ class Authorizer:
 
     def _answer(self, origin: Origin, challenge: Challenge) -> str | None:
         login = self._login if origin == self._home else None
+        self._is_login_given |= login is not None
         if challenge.scheme is Scheme.BASIC:
             return login.basic if login else None
         token = self._tokens.get((origin, challenge))

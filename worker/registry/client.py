@@ -60,6 +60,11 @@ class RepositoryClient:
         self._extras = ExtraConnections(ranges.most - 1)
         self._max_manifest_bytes = max_manifest_bytes
 
+    @property
+    def is_logged_in(self) -> bool:
+        """Whether the registry asked for the login and was given it, so far."""
+        return self._session.is_logged_in
+
     def manifest(self, selector: str | Digest) -> FetchedManifest:
         """Fetch the manifest or index of a tag or a digest.
 

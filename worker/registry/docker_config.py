@@ -1,27 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """What Docker's configuration on this node knows a registry by: `auths`, `credsStore` and `credHelpers`."""
 
+import base64
+import hashlib
 import json
 import logging
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from docker.auth import AuthConfig, load_config
-from docker.credentials.constants import PROGRAM_PREFIX
+from docker.auth import INDEX_NAME, INDEX_URL, AuthConfig, load_config
 from docker.errors import DockerException
 from docker.utils.config import find_config_file
 
-from worker.errors import InvalidArgument
+from worker.errors import InvalidArgument, RegistryUnavailable
 from worker.registry.auth import Login
+from worker.registry.credential_helper import HELPER_TIMEOUT_SECONDS, HelperFailed, HelperSilent, ask_helper
 from worker.settings import MIB
 
-IDENTITY_TOKEN_USERNAME: Final = "<token>"  # noqa: S105 - Docker's mark for a password that is an identity token
+_MAX_CONFIG_BYTES: Final = 4 * MIB
+# What the SDK raises for entries that are not as they must be.
+_MALFORMED = (DockerException, AttributeError, TypeError, KeyError, ValueError)
 
-_MAX_CONFIG_BYTES = 4 * MIB
 
-
-def docker_login(registry: str, *, config_dir: Path | None) -> Login | None:
+def docker_login(
+    registry: str, *, config_dir: Path | None, helper_timeout_seconds: float = HELPER_TIMEOUT_SECONDS
+) -> Login | None:
     """Look a registry up in Docker's configuration.
 
     Cost: runs a credential helper where one is configured.
@@ -29,6 +33,7 @@ def docker_login(registry: str, *, config_dir: Path | None) -> Login | None:
     Args:
         registry: As it stands in a reference.
         config_dir: Where `config.json` is; None for Docker's rule ($DOCKER_CONFIG, ~/.docker, ~/.dockercfg).
+        helper_timeout_seconds: The longest a credential helper may take.
 
     Returns:
         None if there is no configuration or it does not know the registry.
@@ -36,20 +41,73 @@ def docker_login(registry: str, *, config_dir: Path | None) -> Login | None:
     Raises:
         InvalidArgument: The file cannot be read or a credential helper fails. It is not passed over: an image that
             anybody may pull would work and others would be denied for no visible reason.
+        RegistryUnavailable: A credential helper gives no answer in time.
     """
-    # At DEBUG the SDK logs user names.
-    logging.getLogger("docker.auth").setLevel(logging.INFO)
     path = _config_path(config_dir)
     document = None if path is None else _read(path)
     if path is None or not document:
         return None
     try:
-        config = load_config(config_dict=document)
-        _check_helper(config, registry, path=path)
-        return _login(config.resolve_authconfig(registry))
-    except (DockerException, AttributeError, TypeError, KeyError, ValueError) as error:
-        # Neither told nor chained: texts of helpers and decoders may quote what they were given.
+        config = _parse(document)
+        helper = config.get_credential_store(registry)
+        if helper and (login := _ask(str(helper), registry, timeout_seconds=helper_timeout_seconds)) is not None:
+            return login
+        return _login_in(config, registry)
+    except HelperFailed as error:
+        raise _broken(path, str(error)) from None
+    except _MALFORMED as error:
+        # Neither told nor chained: texts of decoders may quote what they were given.
         raise _broken(path, f"no credential can be had for {registry} ({type(error).__name__})") from None
+
+
+def login_in_auths(auths: Mapping[str, Any], registry: str) -> Login | None:
+    """Look a registry up in the member `auths` of such a configuration, or in all of an old `.dockercfg`.
+
+    Raises:
+        ValueError: It is malformed; without a word of what it holds.
+    """
+    try:
+        entries = {key: _with_auth(entry) for key, entry in auths.items()}
+        return _login_in(_parse({"auths": entries}), registry)
+    except _MALFORMED:
+        raise ValueError("its entries are not as Docker writes them") from None
+
+
+def config_fingerprint(config_dir: Path | None) -> str:
+    """Name the state of the configuration: another after every change, the same for what has the same bytes."""
+    path = _config_path(config_dir)
+    try:
+        return "" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def _parse(document: dict[str, Any]) -> AuthConfig:
+    # At DEBUG the SDK logs user names.
+    logging.getLogger("docker.auth").setLevel(logging.INFO)
+    return load_config(config_dict=document)
+
+
+def _ask(helper: str, registry: str, *, timeout_seconds: float) -> Login | None:
+    """Ask a helper, which knows Docker Hub by its oldest address."""
+    server = INDEX_URL if registry == INDEX_NAME else registry
+    try:
+        return ask_helper(helper, server, timeout_seconds=timeout_seconds)
+    except HelperSilent as error:
+        raise RegistryUnavailable(registry=registry, reason=str(error)) from None
+
+
+def _login_in(config: AuthConfig, registry: str) -> Login | None:
+    """Look a registry up in `auths` alone."""
+    return _login(AuthConfig({"auths": config.auths}).resolve_authconfig(registry))
+
+
+def _with_auth(entry: Any) -> Any:
+    """Write user name and password as the `auth` that the SDK wants beside them: Kubernetes takes either."""
+    if not isinstance(entry, Mapping) or "auth" in entry or "username" not in entry:
+        return entry
+    pair = f"{entry['username']}:{entry['password']}"
+    return {**entry, "auth": base64.b64encode(pair.encode()).decode()}
 
 
 def _config_path(config_dir: Path | None) -> Path | None:
@@ -71,13 +129,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise _broken(path, "it is not a JSON object")
     return document
-
-
-def _check_helper(config: AuthConfig, registry: str, *, path: Path) -> None:
-    """Refuse a helper that is not installed, for which the SDK has a warning only."""
-    name = config.get_credential_store(registry)
-    if name and shutil.which(f"{PROGRAM_PREFIX}{name}") is None:
-        raise _broken(path, f"its credential helper {PROGRAM_PREFIX}{name} is not installed")
 
 
 def _login(entry: dict[str, Any] | None) -> Login | None:

@@ -70,6 +70,11 @@ class Session:
         """The registry's host and port."""
         return self._home.netloc
 
+    @property
+    def is_logged_in(self) -> bool:
+        """Whether the login was asked for and given, so far."""
+        return self._authorizer.is_login_given
+
     @contextmanager
     def get(self, path: str, *, headers: Mapping[str, str]) -> Iterator[Reply]:
         """Ask the repository for `manifests/…` or `blobs/…`, authorised if need be, and yield what it answers.

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from worker.errors import InvalidArgument, ProvisionerError, RecordCorrupt
@@ -20,6 +20,7 @@ from worker.oci.config import ImageConfig
 from worker.oci.digest import Digest
 from worker.oci.manifest import Manifest
 from worker.paths import StorePaths
+from worker.store.resolved import ResolvedReference, read_reference
 from worker.store.staging import staging
 
 
@@ -50,15 +51,6 @@ class RefOwner:
     node: str
     container_id: str
     name: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResolvedReference:
-    """What a reference resolved to, the last time its source was asked."""
-
-    reference: str
-    platform: str
-    digest: Digest
 
 
 class Images:
@@ -113,23 +105,52 @@ class Images:
 
     # References.
 
-    def resolved(self, reference: str, *, platform: str) -> Digest | None:
+    def resolved(self, reference: str, *, platform: str) -> ResolvedReference | None:
         """Return what the reference resolved to, if the store remembers."""
         try:
-            return read_reference(self._paths.reference_path(reference, platform=platform)).digest
+            return read_reference(self._paths.reference_path(reference, platform=platform))
         except (FileNotFoundError, RecordCorrupt):
             return None
 
-    def remember(self, reference: str, *, platform: str, digest: Digest) -> None:
-        """Record what a reference resolved to. Effect: survives power loss; the last caller wins."""
-        if self.resolved(reference, platform=platform) == digest:
+    def remember(self, reference: str, *, platform: str, digest: Digest, opener: str | None) -> None:
+        """Record what a reference resolved to, and for whom.
+
+        Effect: survives power loss; the last caller's digest wins. Who opened the same image before stays recorded, and
+            what anybody may have stays so.
+
+        Args:
+            reference: Normalised.
+            platform: It was asked for.
+            digest: Of the manifest.
+            opener: The mark of whom the source gave it to, or None if it gives it to anybody.
+        """
+        openers = None if opener is None else (opener,)
+        new = ResolvedReference(reference=reference, platform=platform, digest=digest, openers=openers)
+        self._record(new, may_move=True)
+
+    def admit(self, found: ResolvedReference, *, opener: str | None) -> None:
+        """Record that the source gave the same image to somebody else too, unless the reference has moved on."""
+        self._record(replace(found, openers=None if opener is None else (opener,)), may_move=False)
+
+    def _record(self, new: ResolvedReference, *, may_move: bool) -> None:
+        if self._to_write(new, may_move=may_move) is None:
             return
-        document = {"reference": reference, "platform": platform, "digest": str(digest)}
-        path = self._paths.reference_path(reference, platform=platform)
+        path = self._paths.reference_path(new.reference, platform=new.platform)
         with staging(self._paths.staging_dir / f"reference-{path.name}") as directory:
-            # Made in staging, so that nothing is left among the references by a process killed here.
-            durable.write_file(directory / "reference.json", json.dumps(document).encode())
-            durable.rename(directory / "reference.json", path)
+            # Looked at again, now that nobody else writes it.
+            found = self._to_write(new, may_move=may_move)
+            if found is not None:
+                # Made in staging, so that nothing is left among the references by a process killed here.
+                durable.write_file(directory / "reference.json", json.dumps(found.to_document()).encode())
+                durable.rename(directory / "reference.json", path)
+
+    def _to_write(self, new: ResolvedReference, *, may_move: bool) -> ResolvedReference | None:
+        """Return what is to be recorded, or None if there is nothing to change."""
+        current = self.resolved(new.reference, platform=new.platform)
+        if current is None or current.digest != new.digest:
+            return new if may_move else None
+        merged = current.also_for(new.openers)
+        return None if merged == current else merged
 
     def references(self) -> Iterator[tuple[Path, ResolvedReference]]:
         """List what references resolved to, with the file that says so; unreadable ones are passed over."""
@@ -195,20 +216,6 @@ class Images:
     def ref_path(self, digest: Digest, owner: RefOwner) -> Path:
         """Return where the owner's ref to the image lies."""
         return self._paths.ref_path(str(digest), node=owner.node, container_id=owner.container_id, name=owner.name)
-
-
-def read_reference(path: Path) -> ResolvedReference:
-    """Read a file below `references/`.
-
-    Raises:
-        RecordCorrupt: It holds something else.
-    """
-    try:
-        document = json.loads(path.read_bytes())
-        digest = Digest.parse(document["digest"])
-        return ResolvedReference(reference=document["reference"], platform=document["platform"], digest=digest)
-    except (ValueError, KeyError, TypeError, InvalidArgument) as error:
-        raise RecordCorrupt(path=str(path), reason="it is no resolved reference") from error
 
 
 def _read_owner(path: Path) -> RefOwner | None:

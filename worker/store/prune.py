@@ -19,7 +19,8 @@ from worker.errors import InvalidArgument, LayerVanished, RecordCorrupt
 from worker.image import LayerFormat
 from worker.linux import durable
 from worker.oci.digest import Digest
-from worker.store.images import Images, read_reference
+from worker.store.images import Images
+from worker.store.resolved import read_reference
 from worker.store.store import Store
 
 Layer = tuple[LayerFormat, Digest]

@@ -14,6 +14,7 @@ from worker.paths import StorePaths
 from worker.store.fence import Fence
 from worker.store.images import Images
 from worker.store.layers import Layers
+from worker.store.openers import Openers
 from worker.store.partial import Partials
 
 
@@ -26,6 +27,7 @@ class Store:
         paths: Its directory tree.
         fence: The flock and token under the cluster lock.
         images: Manifests, configurations, references and refs.
+        openers: Makes marks of who opened private images.
         layers: Committed layers.
         partials: Beginnings of large blobs.
     """
@@ -34,6 +36,7 @@ class Store:
     paths: StorePaths
     fence: Fence
     images: Images
+    openers: Openers
     layers: Layers
     partials: Partials
 
@@ -56,6 +59,7 @@ class Store:
             paths=paths,
             fence=Fence(paths),
             images=Images(paths),
+            openers=Openers(paths),
             layers=Layers(paths),
             partials=Partials(paths.partial_dir),
         )

@@ -24,8 +24,9 @@ from worker.oci.digest import Digest
 from worker.oci.manifest import Manifest
 from worker.problem import Problem, ProblemKind
 from worker.settings import MIB
-from worker.store.images import StoredImage, read_reference
+from worker.store.images import StoredImage
 from worker.store.merged import merged_content
+from worker.store.resolved import read_reference
 from worker.store.staging import staging
 from worker.store.store import Store
 

@@ -29,7 +29,7 @@ from worker.linux import durable
 from worker.linux.flock import try_lock
 from worker.oci.digest import Digest
 from worker.oci.platform import Platform
-from worker.oci.reference import ImageSource, Reference, Transport
+from worker.oci.reference import ImageSource
 from worker.puller import Credential, RemoteImage
 from worker.records import RootfsRecord, read_record
 from worker.store.images import RefOwner
@@ -164,7 +164,7 @@ def origins_of(node: Node, digest: Digest, *, credential: Credential | None = No
         try:
             origin = Origin(
                 digest=digest,
-                source=_exact(ImageSource.parse(name), digest),
+                source=ImageSource.parse(name).exactly(digest),
                 platform=Platform.parse(platform),
                 credential=credential,
             )
@@ -216,14 +216,6 @@ def images_with(node: Node, diff_id: Digest) -> Iterator[Digest]:
 def _origins(node: Node, diff_id: Digest, *, credential: Credential | None) -> Iterator[Origin]:
     for digest in images_with(node, diff_id):
         yield from origins_of(node, digest, credential=credential)
-
-
-def _exact(source: ImageSource, digest: Digest) -> ImageSource:
-    """Name the manifest by digest where the source can."""
-    if source.transport is not Transport.DOCKER or source.reference is None:
-        return source
-    reference = Reference(source.reference.registry, source.reference.repository, None, digest)
-    return ImageSource(Transport.DOCKER, reference=reference)
 
 
 def _platform(node: Node, digest: Digest) -> str:

@@ -16,7 +16,7 @@ from worker.oci.platform import Platform
 from worker.oci.reference import ImageSource, Transport
 from worker.paths import WorkPaths
 from worker.puller import Credential, Puller
-from worker.secrets import load_secret
+from worker.secrets import Secrets
 from worker.settings import Settings
 from worker.store.image_mounts import ImageMounts
 from worker.store.store import Store
@@ -63,6 +63,7 @@ class Node:
         lock: The cluster lock of the store.
         containers: The containers' state.
         pullers: By transport.
+        secrets: What tasks name and this node has.
         backends: All that work here, by name.
         default_backend: What is used unless a request names another.
         layer_formats: All that can be used here.
@@ -77,6 +78,7 @@ class Node:
     lock: ReadWriteLock
     containers: Containers
     pullers: Mapping[Transport, Puller]
+    secrets: Secrets
     backends: Mapping[str, Backend]
     default_backend: Backend
     layer_formats: frozenset[LayerFormat]
@@ -167,6 +169,13 @@ class Node:
             raise InvalidArgument(argument="image", value=source.normalised, reason=reason)
         return puller
 
-    def credential(self, secret: str | None) -> Credential | None:
-        """Resolve a secret's name on this node."""
-        return None if secret is None else load_secret(self.settings, secret)
+    def credential(self, secret: str | None, source: ImageSource) -> Credential | None:
+        """Return what the secret holds for the host of the source; None without a secret, or for files of this node.
+
+        Raises:
+            SecretNotFound: There is none that could be used.
+            SecretsUnavailable: A retry may find it.
+        """
+        if secret is None or source.host is None:
+            return None
+        return self.secrets.credential(secret, registry=source.host)

@@ -124,7 +124,7 @@ def _provision_healing(node: Node, work: _Provision, on_progress: OnProgress) ->
             if damage.layer in healed:
                 raise
             healed.add(damage.layer)
-            layer, credential = Digest.parse(damage.layer), node.credential(work.request.secret)
+            layer, credential = Digest.parse(damage.layer), node.credential(work.request.secret, work.request.image)
             heal_layer(node, layer, layer_format=_layer_format(node, work), credential=credential)
 
 
@@ -136,14 +136,18 @@ def _layer_format(node: Node, work: _Provision) -> LayerFormat:
 
 
 def _provision(node: Node, work: _Provision, on_progress: OnProgress) -> ProvisionInfo:
-    source = work.request.image
     if (info := _provision_recorded(node, work)) is not None:
         return info
-    if work.request.cached and (image := cached_image(node, source, platform=work.platform)) is not None:
+    image = _cached(node, work) if work.request.cached else None
+    if image is not None:
         info = _provision_warm(node, work, image)
         if info is not None:
             return info
     return _provision_cold(node, work, on_progress)
+
+
+def _cached(node: Node, work: _Provision) -> StoredImage | None:
+    return cached_image(node, work.request.image, platform=work.platform, secret=work.request.secret)
 
 
 def _provision_recorded(node: Node, work: _Provision) -> ProvisionInfo | None:
@@ -170,7 +174,7 @@ def _recorded(node: Node, work: _Provision, home: Home) -> ProvisionInfo | None:
 def _provision_cold(node: Node, work: _Provision, on_progress: OnProgress) -> ProvisionInfo:
     """Pin, pull, mount; the pin is held, and so known to be alive, until the end."""
     request = work.request
-    credential = node.credential(request.secret)
+    credential = node.credential(request.secret, request.image)
     with (
         open_image(node, request.image, platform=work.platform, credential=credential) as remote,
         _unpinning(node, remote.digest, work.owner),

@@ -15,6 +15,7 @@ from worker.oci.reference import ImageSource
 from worker.puller import Credential, RemoteImage
 from worker.requests import PullRequest
 from worker.store.images import RefOwner, StoredImage
+from worker.verbs.access import may_have, opener_of
 from worker.verbs.fetch import fetch_layers
 from worker.verbs.heal import heal_layers
 from worker.verbs.node import Elsewhere, Node, OnProgress
@@ -48,11 +49,12 @@ def pull(node: Node, request: PullRequest, *, on_progress: OnProgress) -> PullIn
     platform = request.platform or node.platform
     layer_format = node.layer_format(node.default_backend)
     owner = RefOwner(node=node.name, container_id="", name=f"pull-{uuid.uuid4().hex}")
-    image = cached_image(node, request.image, platform=platform) if request.cached else None
+    image = cached_image(node, request.image, platform=platform, secret=request.secret) if request.cached else None
     if image is not None and not node.store.layers.missing(image.layers, layer_format=layer_format):
         _heal(node, request, image, layer_format=layer_format)
         return _answer(request, image, 0)
-    with open_image(node, request.image, platform=platform, credential=node.credential(request.secret)) as remote:
+    credential = node.credential(request.secret, request.image)
+    with open_image(node, request.image, platform=platform, credential=credential) as remote:
         try:
             with pinned(node, remote, request.image, platform=platform, owner=owner) as image:
                 fetched = fetch_layers(node, remote, layer_format=layer_format, check=_never, on_progress=on_progress)
@@ -63,7 +65,7 @@ def pull(node: Node, request: PullRequest, *, on_progress: OnProgress) -> PullIn
 
 
 def _heal(node: Node, request: PullRequest, image: StoredImage, *, layer_format: LayerFormat) -> None:
-    credential = node.credential(request.secret)
+    credential = node.credential(request.secret, request.image)
     try:
         heal_layers(node, image.layers, layer_format=layer_format, credential=credential)
     except ImageNotFound:
@@ -72,10 +74,16 @@ def _heal(node: Node, request: PullRequest, image: StoredImage, *, layer_format:
             raise
 
 
-def cached_image(node: Node, source: ImageSource, *, platform: Platform) -> StoredImage | None:
-    """Return the image the reference resolved to before, if the store still has it."""
-    digest = node.store.images.resolved(source.normalised, platform=str(platform))
-    return node.store.images.get(digest) if digest else None
+def cached_image(node: Node, source: ImageSource, *, platform: Platform, secret: str | None) -> StoredImage | None:
+    """Return the image the reference resolved to before, if the store still has it and the caller may have it.
+
+    Raises:
+        SecretNotFound, SecretsUnavailable, RegistryUnavailable: Whether the caller may have it cannot be told.
+    """
+    found = node.store.images.resolved(source.normalised, platform=str(platform))
+    if found is None or not may_have(node, source, found, platform=platform, secret=secret):
+        return None
+    return node.store.images.get(found.digest)
 
 
 def open_image(
@@ -98,7 +106,12 @@ def pinned(
         with node.shared():
             node.store.images.put(remote.digest, manifest=remote.manifest, config=remote.config)
             stack.enter_context(node.store.images.pin(remote.digest, owner))
-            node.store.images.remember(source.normalised, platform=str(platform), digest=remote.digest)
+            node.store.images.remember(
+                source.normalised,
+                platform=str(platform),
+                digest=remote.digest,
+                opener=opener_of(node, source, remote),
+            )
         yield image
 
 

@@ -31,7 +31,7 @@ def put_image(store: Store, image: Image, reference: str) -> Digest:
     """Store manifest and configuration, and what led to them."""
     digest = Digest.parse(image.manifest.digest)
     store.images.put(digest, manifest=image.manifest.content, config=image.config.content)
-    store.images.remember(reference, platform="linux/amd64", digest=digest)
+    store.images.remember(reference, platform="linux/amd64", digest=digest, opener=None)
     return digest
 
 

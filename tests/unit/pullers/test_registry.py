@@ -190,6 +190,21 @@ def test_a_private_registry_takes_the_calls_credential(puller: RegistryPuller, p
 
 
 @pytest.mark.registry
+def test_an_image_is_private_if_the_registry_asked_for_a_login(
+    puller: RegistryPuller, registry: Registry, private_registry: Registry
+) -> None:
+    """Bringing a credential to a registry that asks for none makes nothing private; another host's is not shown."""
+    pushed = image_for("linux/amd64")
+    public, private = (each.push("asked/image", "v1", pushed) for each in (registry, private_registry))
+
+    image = resolve(puller, private, credential=CREDENTIAL)
+    assert (image.is_private, image.credential) == (True, CREDENTIAL)
+    assert not resolve(puller, public, credential=CREDENTIAL).is_private
+    with pytest.raises(AccessDenied):
+        resolve(puller, private, credential=Credential(USERNAME, PASSWORD, registry="example.com"))
+
+
+@pytest.mark.registry
 def test_the_nodes_docker_configuration_serves_who_brings_no_credential(
     puller: RegistryPuller, private_registry: Registry, settings: Settings
 ) -> None:

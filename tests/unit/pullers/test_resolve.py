@@ -94,6 +94,22 @@ def test_a_manifest_that_cannot_be_unpacked_is_refused(manifest: dict[str, Any],
         resolve(source.entries, source.read, WANTED)
 
 
+def test_an_index_that_names_the_platform_has_the_say() -> None:
+    """Images built for one machine on another often have the builder's platform in their configuration."""
+    image = image_of("built elsewhere", architecture="arm64")
+    entry = image.manifest.descriptor(platform={"os": "linux", "architecture": "amd64"})
+    named, unnamed = (
+        Source(build_index([], extra=[entry])),
+        Source(build_index([], extra=[image.manifest.descriptor()])),
+    )
+    for source in (named, unnamed):
+        source.blobs |= {blob.digest: blob for blob in (*image.blobs, image.manifest)}
+
+    assert str(resolve(named.entries, named.read, WANTED).digest) == image.digest
+    with pytest.raises(PlatformNotFound, match="it has linux/arm64"):
+        resolve(unnamed.entries, unnamed.read, WANTED)
+
+
 def test_a_configuration_without_a_platform_is_taken() -> None:
     """Some tools leave it out; there is nothing to check against."""
     image = image_of("unsaid")

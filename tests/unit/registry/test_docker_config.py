@@ -4,15 +4,17 @@
 import base64
 import json
 import logging
+import os
 import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from worker.errors import InvalidArgument
+from tests.support.ports import wait_until
+from worker.errors import InvalidArgument, RegistryUnavailable
 from worker.registry.auth import Login
-from worker.registry.docker_config import docker_login
+from worker.registry.docker_config import config_fingerprint, docker_login
 
 AUTH = base64.b64encode(b"user:pass:word").decode()
 LOGIN = Login(username="user", password="pass:word")  # noqa: S106 - of no server
@@ -128,9 +130,44 @@ def test_a_broken_credential_helper_is_an_error_that_tells_no_secret(
     write_helper(helper_dir, "t", script)
     config_dir = write_config(tmp_path / "docker", {"credsStore": "t"})
 
-    with pytest.raises(InvalidArgument, match=r"no credential can be had for example\.com") as caught:
+    with pytest.raises(InvalidArgument, match=r"docker-credential-t (ended with|does not answer as)") as caught:
         docker_login("example.com", config_dir=config_dir)
     assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("script", ["exec sleep 1000", "sleep 1000 & wait", "trap '' TERM; sleep 1000 & sleep 1000"])
+def test_a_credential_helper_that_hangs_is_given_up_on(tmp_path: Path, helper_dir: Path, script: str) -> None:
+    """With all that it started; a retry may find it awake."""
+    write_helper(helper_dir, "t", f"echo $$ > {tmp_path}/pid; {script}")
+    config_dir = write_config(tmp_path / "docker", {"credsStore": "t"})
+
+    with pytest.raises(RegistryUnavailable, match=r"docker-credential-t gives no answer within 0\.5 s"):
+        docker_login("example.com", config_dir=config_dir, helper_timeout_seconds=0.5)
+
+    group = int((tmp_path / "pid").read_text())
+    wait_until(lambda: not is_alive(group), "the end of the helper's group")
+
+
+def is_alive(group: int) -> bool:
+    """Tell whether a process of the group is left; a dead one that nobody has reaped yet counts."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_configuration_has_another_fingerprint_after_each_change(tmp_path: Path) -> None:
+    """By what it holds, not by when it was written; none has one too."""
+    absent = config_fingerprint(tmp_path)
+    write_config(tmp_path, {"auths": {}})
+    first = config_fingerprint(tmp_path)
+    write_config(tmp_path, {"auths": {"example.com": {"auth": AUTH}}})
+    second = config_fingerprint(tmp_path)
+    write_config(tmp_path, {"auths": {}})
+
+    assert config_fingerprint(tmp_path) == first
+    assert len({absent, first, second}) == 3
 
 
 def test_a_missing_credential_helper_is_named(tmp_path: Path, helper_dir: Path) -> None:

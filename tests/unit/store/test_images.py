@@ -53,16 +53,46 @@ def test_a_corrupt_image_is_an_error_that_names_its_directory(store: Store, dige
 
 def test_the_last_resolution_wins_and_corrupt_ones_are_as_none(store: Store, digest: Digest) -> None:
     """By reference and platform."""
-    store.images.remember("docker.io/library/a:1", platform="linux/amd64", digest=Digest.of(b"old"))
-    store.images.remember("docker.io/library/a:1", platform="linux/amd64", digest=digest)
+    store.images.remember("docker.io/library/a:1", platform="linux/amd64", digest=Digest.of(b"old"), opener=None)
+    store.images.remember("docker.io/library/a:1", platform="linux/amd64", digest=digest, opener=None)
 
-    assert store.images.resolved("docker.io/library/a:1", platform="linux/amd64") == digest
+    resolved = store.images.resolved("docker.io/library/a:1", platform="linux/amd64")
+    assert resolved is not None
+    assert resolved.digest == digest
     assert store.images.resolved("docker.io/library/a:1", platform="linux/arm64") is None
     path, found = next(store.images.references())
     assert (found.reference, found.digest) == ("docker.io/library/a:1", digest)
     path.write_bytes(b"")
     assert store.images.resolved("docker.io/library/a:1", platform="linux/amd64") is None
     assert list(store.images.references()) == []
+
+
+def test_who_opened_an_image_is_remembered_until_the_reference_moves(store: Store, digest: Digest) -> None:
+    """Marks add up for one image; what anybody may have stays so; another image begins anew."""
+    name, platform = "docker.io/team/a:1", "linux/amd64"
+
+    def openers() -> tuple[str, ...] | None:
+        found = store.images.resolved(name, platform=platform)
+        assert found is not None
+        return found.openers
+
+    for opener in ("one", "two", "one"):
+        store.images.remember(name, platform=platform, digest=digest, opener=opener)
+    assert openers() == ("one", "two")
+    old = store.images.resolved(name, platform=platform)
+    assert old is not None
+    store.images.admit(old, opener="three")
+    assert openers() == ("one", "two", "three")
+    for opener in (None, "four"):
+        store.images.remember(name, platform=platform, digest=digest, opener=opener)
+    assert openers() is None
+
+    store.images.remember(name, platform=platform, digest=Digest.of(b"other"), opener="one")
+    store.images.admit(old, opener="three")
+    found = store.images.resolved(name, platform=platform)
+
+    assert found is not None
+    assert (found.digest, found.openers) == (Digest.of(b"other"), ("one",)), "a late admission changes nothing"
 
 
 def test_a_held_ref_is_dropped_only_by_force(store: Store, digest: Digest) -> None:

@@ -206,7 +206,7 @@ def test_references_go_after_their_images_and_not_without_them(tmp_path: Path) -
     store = Store.open(tmp_path / "store")
     gone, back = _put(store, "gone"), _put(store, "back")
     for name, digest in (("gone", gone), ("back", back)):
-        store.images.remember(name, platform="linux/amd64", digest=digest)
+        store.images.remember(name, platform="linux/amd64", digest=digest, opener=None)
     found = survey(store)
     plan = plan_prune(found, Policy())
     execute(store, plan)

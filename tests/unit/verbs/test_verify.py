@@ -298,7 +298,7 @@ def test_references_that_lead_nowhere_or_say_nothing_go(node: Provisioner, image
     """The good one stays."""
     node.pull({"image": image})
     images, paths = node.node.store.images, node.node.store.paths
-    images.remember("docker.io/library/gone:1", platform="linux/amd64", digest=Digest("sha256", "0" * 64))
+    images.remember("docker.io/library/gone:1", platform="linux/amd64", digest=Digest("sha256", "0" * 64), opener=None)
     (paths.references_dir / "garbage").write_text("[]")
 
     found = _verify(node)
