@@ -18,6 +18,7 @@ from tests.support.layouts import write_layout
 from tests.support.mounts import mounts_below
 from tests.support.needs import is_ci
 from tests.support.schedulers import Scheduler
+from tests.support.scraping import Page
 from tests.support.stack import FLOWER_LOGIN, REPOSITORY_DIR, SERVICES, Stack, missing_stack, stack
 from tests.support.tar import Dir, File, Whiteout
 from worker.settings import Settings
@@ -113,6 +114,34 @@ def test_redis_keeps_all_it_is_given_and_wants_its_password(running_stack: Stack
         stranger.ping()
 
     assert settings == {"maxmemory-policy": "noeviction", "appendonly": "yes", "appendfsync": "always"}
+
+
+@pytest.mark.engine
+@pytest.mark.root
+def test_other_services_read_the_workers_metrics(running_stack: Stack) -> None:
+    """As Prometheus would, at the address that its configuration names."""
+    target = re.search(r'targets: \["(.+)"\]', (COMPOSE_DIR / "prometheus.yml").read_text(encoding="utf-8"))
+    assert target is not None
+    read = f"import urllib.request; print(urllib.request.urlopen('http://{target[1]}/metrics').read().decode())"
+
+    page = Page(running_stack.compose("exec", "-T", "flower", "python3", "-c", read))
+
+    assert page.value("redis_up") == 1
+    assert page.value("cluster_nodes", state="live") == 1
+
+
+@pytest.mark.engine
+@pytest.mark.root
+def test_monitoring_is_one_profile_bound_to_loopback(running_stack: Stack) -> None:
+    """Compose itself reads the two services that run only when they are asked for."""
+    compose = (COMPOSE_DIR / "compose.yaml").read_text(encoding="utf-8")
+
+    services = running_stack.compose("--profile", "monitoring", "config", "--services").split()
+
+    assert set(services) == {*SERVICES, "prometheus", "grafana"}
+    assert set(running_stack.health()) == set(SERVICES)
+    published = re.findall(r'ports: \["([^"]+):(\d+)"\]', compose)
+    assert [port for address, port in published if address.startswith("127.0.0.1:")] == ["5555", "9090", "3000"]
 
 
 @pytest.mark.engine

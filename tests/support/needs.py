@@ -37,6 +37,7 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "registry": lambda: missing_programs("docker-registry"),
     "engine": lambda: missing_root() or missing_programs("dockerd"),
     "peer": lambda: missing_programs("umoci", "skopeo"),
+    "prometheus": lambda: missing_programs("prometheus", "promtool"),
 }
 
 

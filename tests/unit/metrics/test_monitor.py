@@ -90,16 +90,18 @@ def test_a_container_that_is_not_fully_destroyed_is_counted(
     """The ancestor's `remove_container_errors`."""
     image = small_layout(tmp_path / "layout")
     watched.provision({"container_id": "c1", "image": image, "backend": "copy"})
-    changed = Provisioner(dataclasses.replace(watched.node, backends={}))
+    hasty = settings.model_copy(update={"lock_timeout_seconds": 0.1})
+    impatient = Provisioner(dataclasses.replace(watched.node, settings=hasty))
 
-    with pytest.raises(TeardownFailed, match="c1"):
-        changed.destroy({"container_id": "c1"})
+    with watched.node.exclusive(), pytest.raises(TeardownFailed, match="not granted"):
+        impatient.destroy({"container_id": "c1"})
     page = scrape(monitor.port)
 
     assert watched.destroy({"container_id": "c1"}) is True
     assert page.value("remove_container_errors_total") == 1
     assert page.verbs("destroy") == {"transient": 1}
     assert page.value("errors_total", outcome="transient", error="TeardownFailed") == 1
+    assert page.value("lock_wait_seconds_count", mode="shared", result="failed") == 1
 
 
 @pytest.mark.root
