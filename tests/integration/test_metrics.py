@@ -179,17 +179,15 @@ def test_the_page_outlives_redis(tmp_path: Path, own_redis_server: RedisServer) 
     assert after.verbs("recover") == {"done": 1}
 
 
-def test_nothing_on_the_page_names_a_container_an_image_or_a_secret(
+def test_nothing_on_the_page_names_a_container_or_an_image(
     tmp_path: Path, own_redis_server: RedisServer, scheduler: Scheduler
 ) -> None:
     """Neither after a success nor in what an error said."""
-    secrets_dir = tmp_path / "secrets"
-    secrets_dir.mkdir(mode=0o700)
     image = small_layout(tmp_path / "salary-report")
     with monitored_node("n1", tmp_path / "n1", own_redis_server.url) as node:
         scheduler.call("provision", container_id="patient-17", image=image)
         with pytest.raises(Exception, match="hunter2"):
-            scheduler.call("provision", container_id="patient-18", image=image, cached=False, secret="hunter2")  # noqa: S106
+            scheduler.call("provision", container_id="patient-18", image=f"oci:{tmp_path / 'hunter2'}")
         page = scrape_until(node.port, lambda page: page.verbs("provision") == {"done": 1, "permanent": 1}, "both")
         scheduler.call("destroy", container_id="patient-17")
 
