@@ -121,6 +121,14 @@ class InvalidImage(PermanentError):
     sentence = "image {image} is invalid: {reason}"
 
 
+class UserNotFound(PermanentError):
+    """The user an image or a caller wants to run as is none of the rootfs's."""
+
+    user: str
+    reason: str
+    sentence = "user {user!r:.160} cannot be looked up in the rootfs: {reason}"
+
+
 class DigestMismatch(PermanentError):
     """Content does not hash to the digest it was asked for by."""
 

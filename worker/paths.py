@@ -24,11 +24,14 @@
         lock                        flock: mounts and unmounts of this container
         record.json                 what was provisioned here: the truth
         rootfses/<name>/            rootfs/ upper/ work/
+          config.json volumes/      a runtime bundle, if one was asked for
         containers/<part>/          the containers nested in it
       images/<digest>/              an image in EROFS format that this node shows
         mount/                      the mount
         users/<hash>                one per rootfs that stands on it
       images/<digest>.lock          flock: mounts and unmounts of this image
+      runs/<id>/                    the bundle of one `provisioner run`
+      runs/<id>.lock                flock of whoever runs it
       trash/
 """
 
@@ -151,6 +154,11 @@ class RootfsPaths:
         return self.rootfs_home / "rootfs"
 
     @property
+    def bundle_dir(self) -> Path:
+        """The runtime bundle, if one was asked for: `rootfs` is in it."""
+        return self.rootfs_home
+
+    @property
     def upper_dir(self) -> Path:
         """What the container wrote, for backends with an upper directory."""
         return self.rootfs_home / "upper"
@@ -181,6 +189,11 @@ class WorkPaths:
     def trash_dir(self) -> Path:
         """Where destroyed containers wait for deletion."""
         return self.work_dir / "trash"
+
+    @property
+    def runs_dir(self) -> Path:
+        """Where programs that run in the foreground have their bundles."""
+        return self.work_dir / "runs"
 
     @property
     def images_dir(self) -> Path:

@@ -13,6 +13,7 @@ from worker.cli.demo import demo
 from worker.cli.doctor import doctor
 from worker.cli.exits import ExitCode, failure_of
 from worker.cli.output import stderr
+from worker.cli.run import run
 from worker.cli.up import redis_server, up
 from worker.cli.verbs import destroy, provision, prune, pull, recover, verify
 from worker.cli.views import images, inspect, lock, nodes, ps
@@ -33,7 +34,7 @@ def commands() -> None:
 TASKS = (provision, destroy, prune, recover, pull, verify)
 VIEWS = (ps, images, inspect, nodes, lock, doctor)
 
-for command in (up, redis_server, demo, *TASKS, *VIEWS):
+for command in (up, redis_server, demo, run, *TASKS, *VIEWS):
     commands.add_command(command)
 
 

@@ -18,6 +18,7 @@ class ExitCode(IntEnum):
     FAILED = 1
     USAGE = 2
     NO_ANSWER = 3
+    NOT_RUN = 125
     INTERRUPTED = 130
 
 

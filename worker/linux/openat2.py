@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Open directories relative to a descriptor without leaving the mount or following a link.
+"""Open relative to a descriptor: directories without leaving the mount or following a link, anything in a root.
 
 Source: openat2(2), Linux 5.6.
 """
@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from worker.linux import libc
 
 _RESOLVE_NO_XDEV = 0x01
+_RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_NO_SYMLINKS = 0x04
+_RESOLVE_IN_ROOT = 0x10
 _COMPONENTS = 15
 """So many names of at most 255 bytes fit into one path of 4,096."""
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -36,13 +38,28 @@ def open_directory_on_mount(name: str, *, dir_fd: int, path_only: bool = False) 
         OSError: EXDEV for a mount point; ELOOP or ENOTDIR for anything but a directory.
     """
     flags = _DIRECTORY_FLAGS | (os.O_PATH if path_only else 0)
-    how = _OpenHow(flags, 0, _RESOLVE_NO_XDEV | _RESOLVE_NO_SYMLINKS)
     try:
-        return libc.system_call(libc.SYS_OPENAT2, dir_fd, os.fsencode(name), ctypes.byref(how), ctypes.sizeof(how))
+        return _openat2(name, flags, _RESOLVE_NO_XDEV | _RESOLVE_NO_SYMLINKS, dir_fd=dir_fd)
     except OSError as error:
         if error.errno != errno.ENOSYS:
             raise
     return _open_on_device(name, flags, dir_fd=dir_fd)
+
+
+def open_in_root(path: str, *, root_fd: int, flags: int) -> int:
+    """Open a path as a process whose root directory is `root_fd` would: no link and no `..` leads out of it.
+
+    Before Linux 5.6 a path with a symbolic link or `..` on it is refused instead.
+
+    Raises:
+        OSError: ELOOP for links that lead in a circle, or into /proc.
+    """
+    try:
+        return _openat2(path, flags | os.O_CLOEXEC, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS, dir_fd=root_fd)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+    return _open_without_links([part for part in path.split("/") if part not in {"", "."}], flags, root_fd=root_fd)
 
 
 def open_directory_below(top_fd: int, components: Sequence[str]) -> int:
@@ -60,6 +77,26 @@ def open_directory_below(top_fd: int, components: Sequence[str]) -> int:
         upper = descriptor
         try:
             descriptor = open_directory_on_mount("/".join(components[start : start + _COMPONENTS]), dir_fd=upper)
+        finally:
+            os.close(upper)
+    return descriptor
+
+
+def _openat2(path: str, flags: int, resolve: int, *, dir_fd: int) -> int:
+    how = _OpenHow(flags, 0, resolve)
+    return libc.system_call(libc.SYS_OPENAT2, dir_fd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
+
+
+def _open_without_links(components: Sequence[str], flags: int, *, root_fd: int) -> int:
+    if ".." in components:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    descriptor = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root_fd)
+    for position, name in enumerate(components or ["."], start=1):
+        upper = descriptor
+        way = flags if position >= len(components) else os.O_PATH | os.O_DIRECTORY
+        try:
+            # O_PATH would open the link itself; as a directory it is refused.
+            descriptor = os.open(name, way | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=upper)
         finally:
             os.close(upper)
     return descriptor

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bundle on disk: `config.json`, and a directory for the volumes, in a directory given by the caller."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from worker.bundle.annotations import omitted_labels
+from worker.bundle.config import Root, RuntimeConfig, runtime_config
+from worker.bundle.execution import execution_of
+from worker.bundle.users import ProcessUser, resolve_user
+from worker.bundle.volumes import make_volumes
+from worker.errors import UserNotFound
+from worker.linux import durable
+from worker.linux.inside import read_file_inside
+
+_MAX_ACCOUNTS_BYTES = 4 * 1024 * 1024
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundlePlan:
+    """What a bundle is made of.
+
+    Attributes:
+        bundle_dir: Where; exists.
+        rootfs_dir: Shown at this moment: users are looked up in it, volumes copied from it.
+        image: The reference, for errors and the log.
+        hostname: Of the container.
+        is_read_only: Whether the rootfs refuses writes.
+        docker_manifest: The image configuration, or None.
+        appc_manifest: The Appc manifest, or None.
+    """
+
+    bundle_dir: Path
+    rootfs_dir: Path
+    image: str
+    hostname: str
+    is_read_only: bool
+    docker_manifest: Mapping[str, Any] | None
+    appc_manifest: Mapping[str, Any] | None
+
+    @property
+    def config_path(self) -> Path:
+        """The runtime configuration; its presence says that the bundle is complete."""
+        return self.bundle_dir / "config.json"
+
+    @property
+    def volumes_dir(self) -> Path:
+        """Where the image's volumes are, if it has any."""
+        return self.bundle_dir / "volumes"
+
+
+def write_bundle(plan: BundlePlan) -> None:
+    """Write the bundle unless it is there.
+
+    Effect: on return it is complete, not necessarily by this call; survives power loss. A caller killed here leaves
+    one without `config.json`, which the next call makes anew.
+
+    Raises:
+        UserNotFound: The image's user is none of the rootfs's.
+        InvalidImage: The image's configuration is malformed.
+        StorageExhausted: No room.
+    """
+    if plan.config_path.exists():
+        return
+    config = make_config(plan)
+    durable.write_file(plan.config_path, json.dumps(config, indent=2).encode())
+
+
+def make_config(plan: BundlePlan) -> RuntimeConfig:
+    """Make the volumes and return the configuration that goes with them; errors as `write_bundle`."""
+    documents = {"docker_manifest": plan.docker_manifest, "appc_manifest": plan.appc_manifest}
+    execution = execution_of(**documents, image=plan.image)
+    if omitted := omitted_labels(execution):
+        _log.warning("labels of %s are orders to a runtime and left out: %s", plan.image, ", ".join(omitted))
+    user = look_up_user(execution.user, plan.rootfs_dir)
+    is_beside = plan.rootfs_dir.parent == plan.bundle_dir
+    return runtime_config(
+        execution,
+        user=user,
+        hostname=plan.hostname,
+        root=Root(
+            path=plan.rootfs_dir.name if is_beside else str(plan.rootfs_dir),
+            is_read_only=plan.is_read_only,
+        ),
+        volumes=make_volumes(plan.volumes_dir, execution.volumes, rootfs_dir=plan.rootfs_dir, image=plan.image),
+    )
+
+
+def read_bundle(bundle_dir: Path) -> RuntimeConfig:
+    """Read the configuration that `write_bundle` wrote. Raises OSError or ValueError."""
+    config: RuntimeConfig = json.loads((bundle_dir / "config.json").read_bytes())
+    return config
+
+
+def look_up_user(user: str, rootfs_dir: Path) -> ProcessUser:
+    """Return the numbers behind `user[:group]` in this rootfs.
+
+    Raises:
+        UserNotFound: It has no such user, or its account files cannot be read as such.
+    """
+    return resolve_user(user, partial(_read_accounts, rootfs_dir, user))
+
+
+def _read_accounts(rootfs_dir: Path, user: str, path: str) -> bytes | None:
+    try:
+        return read_file_inside(rootfs_dir, path, max_bytes=_MAX_ACCOUNTS_BYTES)
+    except OSError as error:
+        raise UserNotFound(user=user, reason=f"{path}: {error.strerror}") from error
