@@ -88,9 +88,9 @@ def _reported(container: str) -> Iterator[None]:
         yield
     except ProvisionerError as error:
         failure = failure_of(error)
-        if failure.exit_code == ExitCode.FAILED:
-            failure.exit_code = ExitCode.NOT_RUN
-        raise failure from error
+        if failure.exit_code != ExitCode.FAILED:
+            raise
+        raise Failure(str(error), exit_code=ExitCode.NOT_RUN) from error
     except (OSError, ValueError) as error:
         raise Failure(f"container {container} cannot be run: {error}", exit_code=ExitCode.NOT_RUN) from error
 
