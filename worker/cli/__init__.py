@@ -6,6 +6,7 @@
     entry       the command group and its exit codes      exits      errors -> exit code, sentence and hint
     cluster     what commands talk to: Redis, Celery      answers    send a task by name and wait, showing progress
     verbs       provision, destroy, prune, recover, pull, verify
+    run         a program in a rootfs                     run_*      its place, guard, signals; oci_runtime   crun, runc
     views       ps, nodes, lock, images, inspect          stored     what the local store holds, as values
     doctor      what is wrong with this node              doctor_*   its parts; findings   what they say
     output      JSON or tables                            tables     what people see
@@ -13,7 +14,7 @@
     demo        the main job end to end                   demo_*     its parts
 
 Exit codes: 0 done; 1 the task failed; 2 the command line or a setting is wrong; 3 nobody answered (in time, or at all);
-130 interrupted.
+130 interrupted. `run` ends as its program does, or with 125.
 """
 
 from worker.cli.entry import main
