@@ -26,7 +26,8 @@ task                        keywords -> answer
 All may be published to the queue ``provision``, which every node serves. What belongs to one node is forwarded to its
 queue ``node.<NODE>`` under the same task id, so the caller's AsyncResult resolves. While a pull runs the state is
 ``PROGRESS`` with ``{bytes_fetched, bytes_total, layers_done, layers_total}``. A failure's exception has the name of a
-class in `worker.errors` and one sentence as its message; transient ones were retried before.
+class in `worker.errors` and one sentence as its message; transient ones were retried before. A provision that is
+revoked before it was answered is undone: see `tasks.revocation`.
 
 A task only parses, delegates to the node's `Provisioner`, forwards and retries.
 """

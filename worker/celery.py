@@ -18,6 +18,7 @@ TASK_MODULES = (
     "tasks.rootfs",
     "tasks.images",
     "tasks.recovery",
+    "tasks.revocation",
     "tasks.lifecycle",
     "tasks.liveness",
     "tasks.metrics",

@@ -280,6 +280,14 @@ class StateLost(TransientError):
     sentence = "state of container {container_id} changed meanwhile: {reason}"
 
 
+class ProvisionUnderWay(TransientError):
+    """Somebody works on the very rootfs that is to be undone: another request for it, or a process about to die."""
+
+    container_id: str
+    name: str
+    sentence = "rootfs {name!r} of container {container_id} is being worked on"
+
+
 class LockTimeout(TransientError):
     """The cluster lock was not granted in time."""
 

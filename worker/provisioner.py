@@ -20,13 +20,14 @@ from worker.requests import (
     VerifyRequest,
 )
 from worker.verbs.destroy import destroy
+from worker.verbs.home import check_nameable
 from worker.verbs.node import Elsewhere, Node, OnProgress, Progress
 from worker.verbs.observed import observed_verb
 from worker.verbs.provision import provision
 from worker.verbs.prune import StorePruned, prune
 from worker.verbs.pull import pull
 from worker.verbs.recover import recover
-from worker.verbs.undo import abandon
+from worker.verbs.undo import abandon, take_back
 from worker.verbs.verify import verify
 
 __all__ = ["Elsewhere", "Progress", "ProvisionInfo", "Provisioner"]
@@ -34,6 +35,7 @@ __all__ = ["Elsewhere", "Progress", "ProvisionInfo", "Provisioner"]
 Document = dict[str, Any]
 Keywords = Mapping[str, Any]
 Answer = TypeVar("Answer")
+Request = TypeVar("Request", ProvisionRequest, DestroyRequest)
 
 
 def _silent(_: Progress) -> None:
@@ -50,14 +52,15 @@ class Provisioner:
         """See `worker.verbs.provision`."""
         lookup = _Lookup(on_progress)
         answer = self._observed(
-            Verb.PROVISION, lambda: provision(self.node, ProvisionRequest.parse(keywords), on_progress=lookup)
+            Verb.PROVISION,
+            lambda: provision(self.node, self._nameable(ProvisionRequest.parse(keywords)), on_progress=lookup),
         )
         self._observe_lookup(lookup, answer)
         return answer if isinstance(answer, Elsewhere) else answer.to_document()
 
     def destroy(self, keywords: Keywords) -> bool | Elsewhere:
         """See `worker.verbs.destroy`."""
-        return self._observed(Verb.DESTROY, lambda: destroy(self.node, DestroyRequest.parse(keywords)))
+        return self._observed(Verb.DESTROY, lambda: destroy(self.node, self._nameable(DestroyRequest.parse(keywords))))
 
     def pull(self, keywords: Keywords, *, on_progress: OnProgress = _silent) -> Document | Elsewhere:
         """See `worker.verbs.pull`."""
@@ -101,6 +104,10 @@ class Provisioner:
                 request.container_id, generation=view.generation, error=error, retry_in_seconds=retry_in_seconds
             )
 
+    def take_back(self, keywords: Keywords) -> Elsewhere | None:
+        """Undo a provision that its caller revoked; see `worker.verbs.undo`."""
+        return take_back(self.node, ProvisionRequest.parse(keywords))
+
     def give_up(self, keywords: Keywords) -> None:
         """Undo a provision that will not be tried again."""
         request = ProvisionRequest.parse(keywords)
@@ -108,6 +115,10 @@ class Provisioner:
         is_ours = view is not None and view.pending.get(request.name) == request.image.normalised
         generation = view.generation if view is not None and is_ours else None
         abandon(self.node, request, generation=generation)
+
+    def _nameable(self, request: Request) -> Request:
+        check_nameable(self.node.work, request.container_id)
+        return request
 
     def _observed(self, verb: Verb, act: Callable[[], Answer]) -> Answer:
         return observed_verb(self.node.observe, verb, act, outcome_of=_outcome)

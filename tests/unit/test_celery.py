@@ -78,7 +78,7 @@ def test_messages_are_json_and_acknowledged_when_done(config: dict[str, object])
 
 
 def test_the_tasks_have_the_contracts_names() -> None:
-    """Six public ones, and the one that joins answers."""
+    """Six public ones, the one that joins answers, and the one that undoes what was revoked."""
     app.loader.import_default_modules()
 
     ours = {name for name in app.tasks if not name.startswith("celery.")}
@@ -91,6 +91,7 @@ def test_the_tasks_have_the_contracts_names() -> None:
         "provisioner.recover",
         "provisioner.verify",
         "provisioner.gather",
+        "provisioner.take_back",
     }
 
 

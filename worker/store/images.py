@@ -196,6 +196,17 @@ class Images:
         """Remove the ref unless somebody holds it; tell whether it is gone."""
         return _unlink_unheld(self.ref_path(digest, owner))
 
+    def is_held(self, digest: Digest, owner: RefOwner) -> bool:
+        """Tell whether somebody works on what the ref stands for."""
+        try:
+            held = try_lock(self.ref_path(digest, owner), exclusive=True)
+        except FileNotFoundError:
+            return False
+        if held is None:
+            return True
+        held.release()
+        return False
+
     def refs(self, digest: Digest) -> Iterator[tuple[Path, RefOwner | None]]:
         """List the image's refs; None stands for one cut short by a crash."""
         try:

@@ -12,11 +12,17 @@ _log = logging.getLogger(__name__)
 
 
 def discard(path: Path, trash_dir: Path) -> bool:
-    """Rename `path` into the trash; False if it is not there (any more)."""
+    """Rename `path` into the trash; False if it is not there (any more).
+
+    Raises:
+        RemovalFailed: The filesystem refused: it is read-only, broken, or a directory immutable.
+    """
     try:
         path.rename(trash_dir / f"{path.name[:80]}.{uuid.uuid4().hex}")
     except FileNotFoundError:
         return False
+    except OSError as error:
+        raise RemovalFailed(path=str(path), failures=error.strerror or str(error)) from error
     return True
 
 

@@ -18,6 +18,9 @@ from worker.paths import WorkPaths
 from worker.records import ContainerRecord, read_record, write_record
 from worker.store.trash import discard
 
+_PATH_BYTES = 4095
+_LONGEST_NAME = "x" * 128
+
 
 class Home:
     """One container's directory, its flock held.
@@ -84,6 +87,18 @@ def _enter(stack: ExitStack, work: WorkPaths, container_id: ContainerId) -> bool
     except FileNotFoundError:
         return False
     return True
+
+
+def check_nameable(work: WorkPaths, container_id: ContainerId) -> None:
+    """Refuse an id nested so deep that the kernel cannot name what would lie below its directory.
+
+    Raises:
+        InvalidArgument: Names it.
+    """
+    longest = work.rootfs_paths(container_id.parts, name=_LONGEST_NAME).rootfs_dir / _LONGEST_NAME
+    if len(os.fsencode(longest)) > _PATH_BYTES:
+        reason = f"it is nested so deep that its paths on this node exceed {_PATH_BYTES} bytes"
+        raise InvalidArgument(argument="container_id", value=f"{str(container_id)[:40]}…", reason=reason)
 
 
 def remove_empty_ancestors(work: WorkPaths, container_id: ContainerId) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from worker.container_id import ContainerId
-from worker.errors import ContainerDestroying, RecordCorrupt
+from worker.errors import ContainerDestroying, ProvisionUnderWay, RecordCorrupt
 from worker.oci.digest import Digest
 from worker.paths import RootfsPaths
 from worker.records import read_record
@@ -13,9 +13,37 @@ from worker.requests import ProvisionRequest
 from worker.store.images import RefOwner
 from worker.store.trash import discard, empty_trash
 from worker.verbs.home import Home, existing, nested_ids
-from worker.verbs.node import Node
+from worker.verbs.node import Elsewhere, Node
 from worker.verbs.observed import observed_removal
 from worker.verbs.stack import close_stack
+
+
+def take_back(node: Node, request: ProvisionRequest) -> Elsewhere | None:
+    """Undo a provision that its caller revoked, wherever it stopped; one that was answered stays.
+
+    Effect: on return nothing of the request is left but layers that were pulled whole, which prune takes.
+
+    Raises:
+        ProvisionUnderWay: Another request for the same rootfs is at work, whose it is by now; or the process that was
+            told to die has yet to.
+    """
+    view = node.containers.get(request.container_id)
+    if view is not None and view.node != node.name:
+        return Elsewhere(node=view.node)
+    if _is_worked_on(node, request):
+        raise ProvisionUnderWay(container_id=str(request.container_id), name=request.name)
+    is_pending = view is not None and view.pending.get(request.name) == request.image.normalised
+    abandon(node, request, generation=view.generation if view is not None and is_pending else None)
+    return None
+
+
+def _is_worked_on(node: Node, request: ProvisionRequest) -> bool:
+    record = read_record(node.work.record_path(request.container_id.parts))
+    digest = record.pending.get(request.name)
+    if digest is None and (entry := record.rootfses.get(request.name)) is not None:
+        digest = entry.info.digest
+    owner = RefOwner(node=node.name, container_id=str(request.container_id), name=request.name)
+    return digest is not None and node.store.images.is_held(Digest.parse(digest), owner)
 
 
 def abandon(node: Node, request: ProvisionRequest, *, generation: str | None) -> None:

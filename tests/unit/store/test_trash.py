@@ -3,6 +3,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from worker.errors import RemovalFailed
 from worker.store.trash import discard, empty_trash
 
 
@@ -35,3 +38,14 @@ def test_emptying_reports_bytes_and_follows_no_symlink(tmp_path: Path) -> None:
     assert freed >= 10_000
     assert (precious / "file").read_text() == "keep"
     assert list(trash_dir.iterdir()) == []
+
+
+def test_a_refusal_of_the_filesystem_names_what_stays(tmp_path: Path) -> None:
+    """A trash on another filesystem, a broken disk: transient, since somebody may mend it."""
+    (tmp_path / "layer").mkdir()
+    (tmp_path / "trash").write_text("no directory")
+
+    with pytest.raises(RemovalFailed, match="layer is not fully removed: Not a directory"):
+        discard(tmp_path / "layer", tmp_path / "trash")
+
+    assert (tmp_path / "layer").is_dir()

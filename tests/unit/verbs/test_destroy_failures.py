@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A destroy that fails, and what comes after: the rest is gone, the cause is named, and the next one goes on."""
+
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.support.mounts import mounts_below
+from tests.support.provisioners import SMALL_TREE, files, keys, tree_text
+from worker.containers import ContainerState
+from worker.errors import ContainerDestroying, TeardownFailed
+from worker.provisioner import Elsewhere, Provisioner
+
+pytestmark = [pytest.mark.root, pytest.mark.redis]
+
+
+@contextmanager
+def _immutable(directory: Path) -> Iterator[None]:
+    """Let the filesystem refuse whatever would change the directory, as a broken disk does."""
+    made = subprocess.run(["chattr", "+i", str(directory)], check=False, capture_output=True)
+    if made.returncode != 0:
+        pytest.skip("this filesystem has no immutable directories")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", str(directory)], check=True)
+
+
+def _provision(node: Provisioner, container_id: str, image: str) -> str:
+    answer = node.provision({"container_id": container_id, "image": image})
+    assert not isinstance(answer, Elsewhere)
+    return str(answer["rootfs"])
+
+
+def _assert_nothing_left(node: Provisioner, client: redis.Redis) -> None:
+    assert mounts_below(node.node.work.work_dir) == []
+    assert files(node.node.work.containers_dir) == []
+    assert keys(client) == set()
+
+
+def test_a_child_that_fails_keeps_its_parent_and_nobody_else(
+    node: Provisioner, image: str, redis_client: redis.Redis
+) -> None:
+    """Its siblings go, the error names it alone, and a retry finishes: the ancestor hung for ever."""
+    for container_id in ("pod", "pod.a", "pod.b", "pod.b.deep", "pod.c", "other"):
+        _provision(node, container_id, image)
+
+    with _immutable(node.node.work.nested_dir(("pod", "b"))):
+        with pytest.raises(TeardownFailed, match=r"pod\.b\.deep: ") as failure:
+            node.destroy({"container_id": "pod"})
+
+        assert not node.node.work.container_dir(("pod", "a")).exists()
+        assert not node.node.work.container_dir(("pod", "c")).exists()
+        assert "pod.a:" not in str(failure.value)
+        with pytest.raises(ContainerDestroying):
+            _provision(node, "pod.d", image)
+        with pytest.raises(TeardownFailed):
+            node.destroy({"container_id": "pod"})
+
+    assert node.destroy({"container_id": "pod"}) is True
+    assert node.destroy({"container_id": "pod"}) is False
+    assert tree_text(_provision(node, "other", image)) == SMALL_TREE
+    assert node.destroy({"container_id": "other"}) is True
+    _assert_nothing_left(node, redis_client)
+
+
+def test_a_failed_destroy_is_finished_by_the_next_recover(
+    node: Provisioner, image: str, redis_client: redis.Redis
+) -> None:
+    """The mark stays: what was to go does not come back."""
+    _provision(node, "pod", image)
+    _provision(node, "pod.a", image)
+    with _immutable(node.node.work.nested_dir(("pod",))):
+        with pytest.raises(TeardownFailed):
+            node.destroy({"container_id": "pod"})
+        states = {view.state for view in node.node.containers.list()}
+        node.recover({})
+
+    node.recover({})
+
+    assert states == {ContainerState.DESTROYING}
+    _assert_nothing_left(node, redis_client)
+
+
+def test_destroys_that_fail_together_all_say_so_and_can_all_be_repeated(
+    node: Provisioner, image: str, redis_client: redis.Redis
+) -> None:
+    """The second joins the first; neither waits for ever, and no lock stays taken: prune goes on."""
+    _provision(node, "pod", image)
+    _provision(node, "pod.a", image)
+
+    def destroy_all_at_once() -> list[object]:
+        answers: list[object] = []
+
+        def destroy() -> None:
+            try:
+                answers.append(node.destroy({"container_id": "pod"}))
+            except TeardownFailed as error:
+                answers.append(type(error))
+
+        threads = [threading.Thread(target=destroy) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        return answers
+
+    with _immutable(node.node.work.nested_dir(("pod",))):
+        failed = destroy_all_at_once()
+        node.prune({})
+
+    assert failed == [TeardownFailed] * 4
+    assert True in destroy_all_at_once()
+    _assert_nothing_left(node, redis_client)
