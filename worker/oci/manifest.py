@@ -13,7 +13,17 @@ from typing import Any, Self
 from worker.errors import InvalidImage
 from worker.oci.descriptor import Descriptor
 from worker.oci.document import decode_object
-from worker.oci.media_types import CONFIGS, GENERIC, INDEXES, LAYERS, MANIFESTS, OCI_INDEX, OCI_MANIFEST, SCHEMA1
+from worker.oci.media_types import (
+    APPC_CONFIG,
+    CONFIGS,
+    GENERIC,
+    INDEXES,
+    LAYERS,
+    MANIFESTS,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    SCHEMA1,
+)
 
 _SCHEMA_VERSION = 2
 _MANIFEST_MEMBERS = ("config", "layers")
@@ -45,18 +55,18 @@ class Manifest:
             media_type: What its source called it (Content-Type without parameters, or the descriptor's); must agree.
 
         Raises:
-            InvalidImage: When it is no manifest of a container image that can be unpacked.
+            InvalidImage: When it is no manifest of a container image that can be unpacked, nor one that a puller made.
         """
         document = decode_object(content, image=image, subject="manifest")
         found = _check_media_type(document, image=image, media_type=media_type)
         if found not in MANIFESTS:
             raise InvalidImage(image=image, reason=f"a manifest was expected, not {found}")
-        return cls._from_document(document, image=image, media_type=found)
+        return cls._from_document(document, image=image, media_type=found, is_ours=True)
 
     @classmethod
-    def _from_document(cls, document: dict[str, Any], *, image: str, media_type: str) -> Self:
+    def _from_document(cls, document: dict[str, Any], *, image: str, media_type: str, is_ours: bool = False) -> Self:
         config = Descriptor.parse(document.get("config"), image=image)
-        if config.media_type not in CONFIGS:
+        if config.media_type not in CONFIGS and not (is_ours and config.media_type == APPC_CONFIG):
             reason = f"it is an artifact of type {config.media_type}, not a container image"
             raise InvalidImage(image=image, reason=reason)
         layers = _parse_descriptors(document.get("layers"), image=image, name="layers")

@@ -14,6 +14,7 @@ from typing import Final, NoReturn, Self
 from typing_extensions import override
 
 from worker.errors import InvalidArgument
+from worker.oci.appc import AppcReference
 from worker.oci.digest import Digest
 
 DOCKER_HUB: Final = "docker.io"
@@ -33,8 +34,6 @@ _DOCKER_PREFIX = "docker://"
 _PATH_TRANSPORTS = frozenset({"oci", "docker-archive"})
 _SOURCE_INDEX = re.compile(r"@[0-9]{1,9}")
 _REF_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+-]*")
-_APPC_NAME = re.compile(r"[a-z0-9]+(?:[-._~/][a-z0-9]+)*")
-_APPC_LABEL = re.compile(r"[a-z0-9]+(?:[-._~/][a-z0-9]+)*=[^,]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +141,7 @@ class ImageSource:
         reference: The image's name, for `docker`, and for `docker-archive` and `docker-daemon` when given by name.
         path: Of the layout or archive, absolute.
         ref: What else selects the image, as text: the ref name of an `oci` layout, `@<index>` of a layout or archive,
-            the image id (a digest) of a `docker-daemon`, name and labels for `appc`.
+            the image id (a digest) of a `docker-daemon`, an `AppcReference` for `appc`.
     """
 
     transport: Transport
@@ -192,10 +191,7 @@ class ImageSource:
 
     @classmethod
     def _parse_appc(cls, rest: str) -> Self:
-        name, *labels = rest.split(",")
-        if not _APPC_NAME.fullmatch(name) or not all(_APPC_LABEL.fullmatch(label) for label in labels):
-            refuse(f"appc:{rest}", "expected appc:NAME[,label=value…]")
-        return cls(Transport.APPC, ref=rest)
+        return cls(Transport.APPC, ref=str(AppcReference.parse(rest)))
 
     @property
     def host(self) -> str | None:

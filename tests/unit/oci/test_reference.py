@@ -160,8 +160,13 @@ def test_any_text_is_either_refused_or_round_trips(text: str) -> None:
         ),
         (
             "appc:example.com/app,version=1.0,os=linux",
-            ImageSource(Transport.APPC, ref="example.com/app,version=1.0,os=linux"),
-            "appc:example.com/app,version=1.0,os=linux",
+            ImageSource(Transport.APPC, ref="example.com/app,os=linux,version=1.0"),
+            "appc:example.com/app,os=linux,version=1.0",
+        ),
+        (
+            f"appc:app@sha512-{HEX}{HEX}",
+            ImageSource(Transport.APPC, ref=f"app@sha512-{HEX}{HEX}"),
+            f"appc:app@sha512-{HEX}{HEX}",
         ),
     ],
 )
@@ -195,6 +200,11 @@ def test_sources_are_spelled_as_skopeo_spells_them(text: str, source: ImageSourc
         "appc:",
         "appc:name,label",
         "appc:Name",
+        "appc:name,name=x",
+        "appc:name,os=linux,os=linux",
+        "appc:name,os=",
+        f"appc:name@sha512-{HEX}",
+        "appc:" + "n" * 256,
         "docker:/alpine",
         "http://example.com/a",
         "a" * 5000,
