@@ -20,6 +20,7 @@ from worker.errors import InvalidArgument
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}")
+_APPC_PREFIX = re.compile(r"(?:https?://[^\s?#@]*|file:///[^\0]*|/[^\0]*)")
 
 
 class Settings(BaseSettings):
@@ -50,6 +51,10 @@ class Settings(BaseSettings):
     docker_config_dir: Path | None = Field(None, description="Directory of Docker's config.json; unset: Docker's rule.")
     docker_host: str | None = Field(
         default=None, description="Engine of `docker-daemon:` images, as unix:///… or tcp://…; unset: Docker's rule."
+    )
+    appc_discovery_prefix: str = Field(
+        "https://",
+        description="Before `{name}-{version}-{os}-{arch}.aci`: https://…, http://…, file:///… or a directory.",
     )
     insecure_registries: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="host[:port] spoken to over plain HTTP, comma-separated; loopback always may."
@@ -113,6 +118,13 @@ class Settings(BaseSettings):
         if not path.is_absolute():
             raise ValueError("must be an absolute path")
         return path
+
+    @field_validator("appc_discovery_prefix")
+    @classmethod
+    def _check_prefix(cls, prefix: str) -> str:
+        if not _APPC_PREFIX.fullmatch(prefix):
+            raise ValueError("must begin with https://, http://, file:/// or /")
+        return prefix
 
     @field_validator("insecure_registries", "prune_excluded_images", "secrets_resolvers", mode="before")
     @classmethod

@@ -20,6 +20,7 @@ TESTED_THROUGH = {
     "worker/lock": "tests/unit/lock",
     "worker/metrics": "tests/unit/metrics",
     "worker/nodes.py": "tests/integration",
+    "worker/pullers/appc": "tests/unit/pullers/appc",
     "worker/records.py": "tests/unit/verbs",
     "worker/redis_errors.py": "tests/unit/test_containers.py",
     "worker/store": "tests/unit/store",

@@ -127,7 +127,8 @@ def _find_container(cluster: Cluster, subject: str) -> ContainerView | None:
 def _show_container(view: ContainerView, *, as_json: bool) -> None:
     infos = {name: json.loads(text) for name, text in view.infos.items()}
     document = {"kind": "container", **view.to_document(), "infos": infos}
-    shown = {name: {**info, "docker_manifest": None, "layers": len(info["layers"])} for name, info in infos.items()}
+    hidden = {"docker_manifest": None, "appc_manifest": None}
+    shown = {name: {**info, **hidden, "layers": len(info["layers"])} for name, info in infos.items()}
     parts = [facts(view.to_document()), *(part for info in shown.values() for part in (Text(), facts(info)))]
     emit(document, as_json=as_json, render=lambda: Group(*parts))
 

@@ -7,6 +7,7 @@
     layout      oci:PATH          an OCI layout on this node
     archive     docker-archive:   what `docker save` and `podman save` write
     daemon      docker-daemon:    a Docker Engine of this node
+    appc        appc:             App Container images, on the web or in a directory
 
 `resolve` finds the image of a platform for all of them; `content`, `choice`, `members`, `saved` and `spool` are what
 the local ones are made of.
@@ -17,6 +18,7 @@ from collections.abc import Mapping
 from worker.oci.reference import Transport
 from worker.paths import StorePaths
 from worker.puller import Puller
+from worker.pullers.appc.puller import AppcPuller
 from worker.pullers.archive import ArchivePuller
 from worker.pullers.daemon import DaemonPuller
 from worker.pullers.layout import LayoutPuller
@@ -32,5 +34,6 @@ def make_pullers(settings: Settings) -> Mapping[Transport, Puller]:
         LayoutPuller(settings),
         ArchivePuller(settings, spool_dir=spool_dir),
         DaemonPuller(settings, spool_dir=spool_dir),
+        AppcPuller(settings, spool_dir=spool_dir),
     )
     return {transport: puller for puller in pullers for transport in puller.transports}

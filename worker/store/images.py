@@ -8,10 +8,11 @@ shared; a ref without a container's record and without a flock was left by a dea
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from worker.errors import InvalidArgument, ProvisionerError, RecordCorrupt
 from worker.linux import durable
@@ -19,6 +20,7 @@ from worker.linux.flock import locked, try_lock
 from worker.oci.config import ImageConfig
 from worker.oci.digest import Digest
 from worker.oci.manifest import Manifest
+from worker.oci.media_types import APPC_CONFIG
 from worker.paths import StorePaths
 from worker.store.resolved import ResolvedReference, read_reference
 from worker.store.staging import staging
@@ -42,6 +44,21 @@ class StoredImage:
     def layers(self) -> tuple[Digest, ...]:
         """DiffIDs, base first."""
         return self.config.diff_ids
+
+    @property
+    def docker_manifest(self) -> Mapping[str, Any] | None:
+        """The image configuration; None for an Appc image."""
+        return None if self._is_appc else self.config.document
+
+    @property
+    def appc_manifest(self) -> Mapping[str, Any] | None:
+        """The Appc manifest; None for any other image."""
+        manifest: Mapping[str, Any] | None = self.config.document["appc"]["manifest"] if self._is_appc else None
+        return manifest
+
+    @property
+    def _is_appc(self) -> bool:
+        return self.manifest.config.media_type == APPC_CONFIG
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -223,7 +223,8 @@ def _platform(node: Node, digest: Digest) -> str:
         image = node.store.images.get(digest)
     except RecordCorrupt:
         image = None
-    return str(image.config.platform if image is not None else node.platform)
+    is_told = image is not None and not image.config.platform.is_unknown
+    return str(image.config.platform if image is not None and is_told else node.platform)
 
 
 @contextmanager

@@ -322,7 +322,8 @@ def _info(node: Node, work: _Provision, image: StoredImage, paths: RootfsPaths) 
         layers=tuple(str(diff_id) for diff_id in image.layers),
         rootfs=str(paths.rootfs_dir),
         ephemeral_volumes=tuple(str(path) for path in volumes),
-        docker_manifest=image.config.document,
+        docker_manifest=image.docker_manifest,
+        appc_manifest=image.appc_manifest,
     )
 
 

@@ -10,10 +10,10 @@ from worker.settings import Settings
 
 
 def test_every_kind_of_source_has_a_puller(tmp_path: Path) -> None:
-    """Every transport but App Container's can be opened, each by a puller that says so itself."""
+    """Every transport can be opened, each by a puller that says so itself."""
     pullers = make_pullers(Settings(store_dir=tmp_path))
 
-    assert set(pullers) == set(Transport) - {Transport.APPC}
+    assert set(pullers) == set(Transport)
     assert all(isinstance(puller, Puller) and transport in puller.transports for transport, puller in pullers.items())
 
 

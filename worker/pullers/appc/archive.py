@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Aci`: an archive that was read once, as it came: hashed, adapted to a layer, and put into a file without a name."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from typing_extensions import override
+
+from worker.errors import InvalidImage
+from worker.layers.limits import LayerLimits
+from worker.layers.refusal import Excess, Refusal, shown
+from worker.oci.appc_manifest import AppcDependency, AppcManifest
+from worker.oci.descriptor import Descriptor
+from worker.oci.digest import Digest
+from worker.oci.media_types import OCI_LAYER
+from worker.pullers.appc.adapt import Adapter
+from worker.pullers.appc.inflate import inflate_aci
+from worker.pullers.content import Extent
+from worker.pullers.spool import spooled
+from worker.settings import Settings
+
+_ANY_SHA256 = Digest("sha256", "0" * 64)
+_ANY_SHA512 = Digest("sha512", "0" * 128)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpooledLayer:
+    """The uncompressed tar of a layer, in an open file.
+
+    Attributes:
+        descriptor: Its digest is also the DiffID.
+        extent: All of the file.
+    """
+
+    descriptor: Descriptor
+    extent: Extent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aci:
+    """One archive.
+
+    Attributes:
+        image_id: The sha512 of its uncompressed tar.
+        manifest: Its manifest.
+        layer: Its rootfs.
+        sizes_bytes: As it came, and uncompressed.
+    """
+
+    image_id: Digest
+    manifest: AppcManifest
+    layer: SpooledLayer
+    sizes_bytes: frozenset[int]
+
+    @property
+    def dependencies(self) -> tuple[AppcDependency, ...]:
+        """Those that its manifest names."""
+        return self.manifest.dependencies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spool:
+    """Where archives go and how far they may go.
+
+    Attributes:
+        directory: Of the unnamed files.
+        settings: Limits.
+    """
+
+    directory: Path
+    settings: Settings
+
+    @property
+    def limits(self) -> LayerLimits:
+        """Those of a layer."""
+        return LayerLimits.from_settings(self.settings)
+
+
+class HashedChunks(Iterator[bytes]):
+    """Chunks that are hashed and counted as they pass.
+
+    Args:
+        chunks: Any sizes.
+        like: A digest of the wanted algorithm.
+        max_bytes: Beyond it iterating raises `Excess`.
+
+    Attributes:
+        size_bytes: So far.
+    """
+
+    def __init__(self, chunks: Iterator[bytes], like: Digest, *, max_bytes: int) -> None:
+        self.size_bytes = 0
+        self._chunks = chunks
+        self._algorithm = like.algorithm
+        self._hasher = like.hasher()
+        self._max_bytes = max_bytes
+
+    @override
+    def __iter__(self) -> Self:
+        return self
+
+    @override
+    def __next__(self) -> bytes:
+        chunk = next(self._chunks)
+        self.size_bytes += len(chunk)
+        if self.size_bytes > self._max_bytes:
+            raise Excess("bytes", self._max_bytes)
+        self._hasher.update(chunk)
+        return chunk
+
+    @property
+    def digest(self) -> Digest:
+        """Of what has passed so far."""
+        return Digest(self._algorithm, self._hasher.hexdigest())
+
+
+@contextmanager
+def read_aci(chunks: Iterator[bytes], *, spool: Spool, image: str) -> Iterator[Aci]:
+    """Read an archive, compressed or not, from its first byte; its layer is there for the context's time.
+
+    Cost: disk space for the uncompressed archive.
+
+    Raises:
+        InvalidImage: It is no ACI, or a corrupt, hostile or too large one.
+        StorageExhausted: The spool directory's filesystem is full.
+    """
+    limits, max_bytes = spool.limits, spool.settings.max_layer_bytes
+    adapter = Adapter(limits, max_manifest_bytes=spool.settings.max_manifest_bytes)
+    came = HashedChunks(chunks, _ANY_SHA256, max_bytes=max_bytes)
+    plain = HashedChunks(inflate_aci(came, max_window_bytes=limits.max_window_bytes), _ANY_SHA512, max_bytes=max_bytes)
+    with spooled_layer(adapter.adapt(plain), spool=spool, image=image) as layer:
+        yield Aci(
+            image_id=plain.digest,
+            manifest=AppcManifest.parse(adapter.manifest, image=image),
+            layer=layer,
+            sizes_bytes=frozenset({came.size_bytes, plain.size_bytes}),
+        )
+
+
+@contextmanager
+def spooled_layer(chunks: Iterator[bytes], *, spool: Spool, image: str) -> Iterator[SpooledLayer]:
+    """Put a layer's tar into an unnamed file for the context's time.
+
+    Raises:
+        InvalidImage: For what iterating refuses.
+        StorageExhausted: The spool directory's filesystem is full.
+    """
+    max_bytes = spool.settings.max_layer_bytes
+    hashed = HashedChunks(chunks, _ANY_SHA256, max_bytes=max_bytes)
+    refusable = _blaming(hashed, image)
+    with spooled(refusable, spool_dir=spool.directory, max_bytes=max_bytes, image=image) as file:
+        descriptor = Descriptor(media_type=OCI_LAYER, digest=hashed.digest, size_bytes=hashed.size_bytes)
+        yield SpooledLayer(descriptor=descriptor, extent=Extent(file, 0, hashed.size_bytes))
+
+
+def _blaming(chunks: Iterator[bytes], image: str) -> Iterator[bytes]:
+    """Turn what the reader of archives raises into errors that name the image."""
+    try:
+        yield from chunks
+    except Refusal as refusal:
+        place = f" at {shown(refusal.entry)!r}" if refusal.entry else ""
+        raise InvalidImage(image=image, reason=f"its archive is refused{place}: {refusal}") from refusal
+    except Excess as excess:
+        raise InvalidImage(image=image, reason=f"its archive exceeds {excess}") from excess
