@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support.images import OCI_INDEX, Blob, Image, Index, dump
+from tests.support.images import OCI_INDEX, Blob, Image, Index, dump, sha256
 from tests.support.tar import Dir, Entry, File, tar_bytes
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -75,6 +75,40 @@ def docker_archive_entries(images: Mapping[Sequence[str], Image]) -> list[Entry]
         File("manifest.json", json.dumps(documents).encode()),
         File("repositories", json.dumps(repositories).encode()),
     ]
+
+
+def legacy_archive_entries(images: Mapping[str, Image], *, more: Mapping[str, Any] | None = None) -> list[Entry]:
+    """Return the members of an archive as Docker wrote it before version 1.10, which named layers by random ids.
+
+    Args:
+        images: By one tag each; layers that several begin with are there once.
+        more: Members for the top layers' documents, over those of the images' configurations.
+    """
+    members: dict[str, Entry] = {}
+    repositories: dict[str, dict[str, str]] = {}
+    for tag, image in images.items():
+        parent, config = "", json.loads(image.config.content)
+        for number, item in enumerate(image.layers):
+            layer_id = sha256(f"{parent}{item.diff_id}".encode()).removeprefix("sha256:")
+            document = {
+                "id": layer_id,
+                "created": config["created"],
+                "container_config": {"Cmd": ["/bin/sh", str(number)]},
+            }
+            if parent:
+                document["parent"] = parent
+            if number == len(image.layers) - 1:
+                document |= {**config, "docker_version": "1.9.1", "Size": len(item.tar), **(more or {})}
+                document.pop("rootfs", None)
+                document.pop("history", None)
+            content = item.tar if item.compression == "none" else item.compressed
+            files = {"VERSION": b"1.0", "json": dump(document), "layer.tar": content}
+            members[layer_id] = Dir(layer_id)
+            members |= {f"{layer_id}/{name}": File(f"{layer_id}/{name}", text) for name, text in files.items()}
+            parent = layer_id
+        repository, _, name = tag.rpartition(":")
+        repositories.setdefault(repository, {})[name] = parent
+    return [*members.values(), File("repositories", dump(repositories))]
 
 
 def oci_archive_entries(images: Mapping[Sequence[str], Image | Index]) -> list[Entry]:

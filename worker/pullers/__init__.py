@@ -5,7 +5,7 @@
 
     registry    docker://name     distribution-spec over HTTP
     layout      oci:PATH          an OCI layout on this node
-    archive     docker-archive:   what `docker save` and `podman save` write
+    archive     docker-archive:   what `docker save` and `podman save` write, or wrote before Docker 1.10
     daemon      docker-daemon:    a Docker Engine of this node
     appc        appc:             App Container images, on the web or in a directory
 

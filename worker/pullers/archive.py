@@ -4,7 +4,7 @@
 Differences and limits: the archive is read where it is, single members at a time. A compressed one (gzip, zstd) cannot
 be, and is inflated into an unnamed file of the spool directory first. Docker 25 and later write an OCI layout, which is
 read as one; what older versions and Podman write has no OCI manifest, so that one is made up, always the same for the
-same image. Archives from before Docker 1.10, with `repositories` but no `manifest.json`, are refused.
+same image; archives from before Docker 1.10, with `repositories` but no `manifest.json`, have no configuration either.
 """
 
 import os
@@ -25,6 +25,7 @@ from worker.oci.reference import ImageSource, Transport
 from worker.puller import Credential, Puller, RemoteImage
 from worker.pullers.content import Extent, reading
 from worker.pullers.layout import LAYOUT_FILE, open_layout
+from worker.pullers.legacy import REPOSITORIES_FILE, open_legacy
 from worker.pullers.members import ArchiveContent, index_members
 from worker.pullers.resolve import Wanted
 from worker.pullers.saved import MANIFEST_FILE, open_saved
@@ -87,10 +88,11 @@ def open_archive(descriptor: int, source: ImageSource, wanted: Wanted, settings:
         return open_layout(content, source, wanted)
     if MANIFEST_FILE in content:
         return open_saved(content, source, wanted)
-    if "repositories" in content:
-        reason = f"it has no {MANIFEST_FILE}: it is from before Docker 1.10; load it and save it again"
-        raise InvalidImage(image=image, reason=reason)
-    raise InvalidImage(image=image, reason=f"its archive has neither {LAYOUT_FILE} nor {MANIFEST_FILE}")
+    if REPOSITORIES_FILE in content:
+        max_window_bytes = LayerLimits.from_settings(settings).max_window_bytes
+        return open_legacy(content, source, wanted, max_window_bytes=max_window_bytes)
+    reason = f"its archive has neither {LAYOUT_FILE} nor {MANIFEST_FILE} nor {REPOSITORIES_FILE}"
+    raise InvalidImage(image=image, reason=reason)
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def open_saved(content: Content, source: ImageSource, wanted: Wanted) -> RemoteI
     saved = _choose(images, source)
     config = _read_config(content, saved.config)
     layers, paths = _describe(content, saved, config, wanted)
-    manifest = _make_manifest(config, layers)
+    manifest = make_manifest(config, layers)
     resolved = complete(manifest, Manifest.parse(manifest, image=wanted.image), config, wanted)
     return LocalImage(content, resolved, paths)
 
@@ -110,12 +110,12 @@ def _describe(content: Content, saved: SavedImage, config: bytes, wanted: Wanted
     layers, paths = [], {}
     for path, diff_id in zip(saved.layers, diff_ids, strict=True):
         with content.open(path) as extent, reading(wanted.image):
-            layers.append(_describe_layer(extent, diff_id))
+            layers.append(describe_layer(extent, diff_id))
         paths[layers[-1].digest] = path
     return layers, paths
 
 
-def _describe_layer(extent: Extent, diff_id: Digest) -> Descriptor:
+def describe_layer(extent: Extent, diff_id: Digest) -> Descriptor:
     """Name a layer's blob: one that is not compressed has its DiffID for digest, which whoever reads it verifies."""
     head = extent.read(0, 4)
     for magic, media_type in _COMPRESSIONS:
@@ -131,7 +131,7 @@ def _digest(extent: Extent) -> Digest:
     return Digest("sha256", hasher.hexdigest())
 
 
-def _make_manifest(config: bytes, layers: Sequence[Descriptor]) -> bytes:
+def make_manifest(config: bytes, layers: Sequence[Descriptor]) -> bytes:
     """Return the manifest that the archive lacks: canonical JSON, so that one image always has one digest."""
     config_descriptor = Descriptor(media_type=OCI_CONFIG, digest=Digest.of(config), size_bytes=len(config))
     manifest = {

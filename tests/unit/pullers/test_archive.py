@@ -241,8 +241,7 @@ def test_an_index_in_an_archive_is_followed(tmp_path: Path, spool_dir: Path) -> 
 @pytest.mark.parametrize(
     ("entries", "reason"),
     [
-        ([File("readme")], "neither oci-layout nor manifest.json"),
-        ([File("repositories", b"{}")], "from before Docker 1.10"),
+        ([File("readme")], "neither oci-layout nor manifest.json nor repositories"),
         ([File("manifest.json", b"{}")], "not a JSON array"),
         ([File("manifest.json", b"[]")], "there are: none"),
         ([File("manifest.json", b'[{"Config":1}]')], "names no Config"),
