@@ -56,6 +56,14 @@ class Settings(BaseSettings):
         "https://",
         description="Before `{name}-{version}-{os}-{arch}.aci`: https://…, http://…, file:///… or a directory.",
     )
+    archives: str | None = Field(
+        default=None,
+        description="Directory, as absolute path or URL, of `<name>.tar` archives that stand for all registries.",
+    )
+    archive_protocols: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("https",),
+        description="Protocols of archives at URLs, comma-separated: https, http, s3, hdfs, … as fsspec has.",
+    )
     insecure_registries: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="host[:port] spoken to over plain HTTP, comma-separated; loopback always may."
     )
@@ -126,7 +134,9 @@ class Settings(BaseSettings):
             raise ValueError("must begin with https://, http://, file:/// or /")
         return prefix
 
-    @field_validator("insecure_registries", "prune_excluded_images", "secrets_resolvers", mode="before")
+    @field_validator(
+        "archive_protocols", "insecure_registries", "prune_excluded_images", "secrets_resolvers", mode="before"
+    )
     @classmethod
     def _split_list(cls, words: object) -> object:
         if isinstance(words, str):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, NoReturn, Self
+from urllib.parse import urlsplit
 
 from typing_extensions import override
 
@@ -31,7 +32,13 @@ _IMAGE_ID = re.compile(r"[0-9a-f]{64}")
 
 _MAX_CHARS = 4096
 _DOCKER_PREFIX = "docker://"
+# No user, no query, no fragment: what signs or names somebody in a URL is a credential.
+_URL = re.compile(
+    r"(?P<url>(?P<scheme>[a-z][a-z0-9+.-]{0,31})://(?P<host>(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?)?"
+    r"/(?P<path>[^:?#\\]+))(?::(?P<ref>.+))?"
+)
 _PATH_TRANSPORTS = frozenset({"oci", "docker-archive"})
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://")
 _SOURCE_INDEX = re.compile(r"@[0-9]{1,9}")
 _REF_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+-]*")
 
@@ -142,12 +149,14 @@ class ImageSource:
         path: Of the layout or archive, absolute.
         ref: What else selects the image, as text: the ref name of an `oci` layout, `@<index>` of a layout or archive,
             the image id (a digest) of a `docker-daemon`, an `AppcReference` for `appc`.
+        url: Of an archive that is elsewhere, instead of the path.
     """
 
     transport: Transport
     reference: Reference | None = None
     path: Path | None = None
     ref: str | None = None
+    url: str | None = None
 
     @classmethod
     def parse(cls, text: object) -> Self:
@@ -159,6 +168,8 @@ class ImageSource:
         if not isinstance(text, str) or not text.isprintable() or len(text) > _MAX_CHARS:
             refuse(text, f"it must be a string of at most {_MAX_CHARS} printable characters")
         prefix, _, rest = text.partition(":")
+        if prefix == Transport.DOCKER_ARCHIVE and _SCHEME.match(rest):
+            return cls._parse_url(rest)
         if prefix in _PATH_TRANSPORTS:
             return cls._parse_path(Transport(prefix), rest)
         if prefix == Transport.DOCKER_DAEMON:
@@ -166,6 +177,20 @@ class ImageSource:
         if prefix == Transport.APPC:
             return cls._parse_appc(rest)
         return cls(Transport.DOCKER, reference=Reference.parse(text.removeprefix(_DOCKER_PREFIX)))
+
+    @classmethod
+    def _parse_url(cls, rest: str) -> Self:
+        parts = _URL.fullmatch(rest)
+        if parts is None or ".." in parts["path"].split("/"):
+            # Not quoted: it may be signed.
+            refuse("docker-archive:…", "its URL must be scheme://[host[:port]]/path, without user, query, : or ..")
+        source = cls(Transport.DOCKER_ARCHIVE, url=parts["url"])
+        ref = parts["ref"]
+        if ref is None:
+            return source
+        if ref.startswith("@"):
+            return replace(source, ref=_check_index(ref))
+        return replace(source, reference=Reference.parse(ref))
 
     @classmethod
     def _parse_path(cls, transport: Transport, rest: str) -> Self:
@@ -196,6 +221,8 @@ class ImageSource:
     @property
     def host(self) -> str | None:
         """Host and port of whoever is asked for the image; None for what lies on the node itself."""
+        if self.url is not None:
+            return urlsplit(self.url).netloc or None
         return self.reference.registry if self.transport is Transport.DOCKER and self.reference else None
 
     def exactly(self, digest: Digest) -> Self:
@@ -210,7 +237,7 @@ class ImageSource:
         selector = str(self.reference) if self.reference else self.ref
         if self.transport is Transport.DOCKER:
             return str(selector)
-        parts = (self.transport.value, str(self.path) if self.path else None, selector)
+        parts = (self.transport.value, str(self.path) if self.path else self.url, selector)
         return ":".join(part for part in parts if part)
 
     @override

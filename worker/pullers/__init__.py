@@ -5,12 +5,13 @@
 
     registry    docker://name     distribution-spec over HTTP
     layout      oci:PATH          an OCI layout on this node
+    archives    docker://name     the same names in a directory of archives, if the settings say so
     archive     docker-archive:   what `docker save` and `podman save` write, or wrote before Docker 1.10
     daemon      docker-daemon:    a Docker Engine of this node
     appc        appc:             App Container images, on the web or in a directory
 
-`resolve` finds the image of a platform for all of them; `content`, `choice`, `members`, `saved` and `spool` are what
-the local ones are made of.
+`resolve` finds the image of a platform for all of them; `content`, `choice`, `members`, `saved`, `legacy`,
+`remote_archive` and `spool` are what the local ones are made of.
 """
 
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from worker.paths import StorePaths
 from worker.puller import Puller
 from worker.pullers.appc.puller import AppcPuller
 from worker.pullers.archive import ArchivePuller
+from worker.pullers.archives import ArchivesPuller
 from worker.pullers.daemon import DaemonPuller
 from worker.pullers.layout import LayoutPuller
 from worker.pullers.registry import RegistryPuller
@@ -27,12 +29,17 @@ from worker.settings import Settings
 
 
 def make_pullers(settings: Settings) -> Mapping[Transport, Puller]:
-    """Return the puller of each kind of source."""
+    """Return the puller of each kind of source.
+
+    Raises:
+        InvalidArgument: A setting is unusable.
+    """
     spool_dir = StorePaths(settings.store_dir).staging_dir
+    archives = ArchivePuller(settings, spool_dir=spool_dir)
     pullers: tuple[Puller, ...] = (
-        RegistryPuller(settings),
+        ArchivesPuller(settings, archives) if settings.archives else RegistryPuller(settings),
         LayoutPuller(settings),
-        ArchivePuller(settings, spool_dir=spool_dir),
+        archives,
         DaemonPuller(settings, spool_dir=spool_dir),
         AppcPuller(settings, spool_dir=spool_dir),
     )

@@ -2,21 +2,22 @@
 """Images in what `docker save` and `podman save` write: `docker-archive:PATH`, `docker-archive:PATH:name`, `…:@0`.
 
 Differences and limits: the archive is read where it is, single members at a time. A compressed one (gzip, zstd) cannot
-be, and is inflated into an unnamed file of the spool directory first. Docker 25 and later write an OCI layout, which is
-read as one; what older versions and Podman write has no OCI manifest, so that one is made up, always the same for the
-same image; archives from before Docker 1.10, with `repositories` but no `manifest.json`, have no configuration either.
+be, nor one at a URL: these go, inflated, into an unnamed file of the spool directory first. Docker 25 and later write
+an OCI layout, which is read as one; what older versions and Podman write has no OCI manifest, so that one is made up,
+always the same for the same image; archives from before Docker 1.10, with `repositories` but no `manifest.json`, have
+no configuration either.
 """
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import ClassVar
 
 from typing_extensions import override
 
-from worker.errors import InvalidImage
+from worker.errors import ImageNotFound, InvalidImage
 from worker.layers.inflate import inflate
 from worker.layers.limits import LayerLimits
 from worker.layers.refusal import Refusal
@@ -27,10 +28,14 @@ from worker.pullers.content import Extent, reading
 from worker.pullers.layout import LAYOUT_FILE, open_layout
 from worker.pullers.legacy import REPOSITORIES_FILE, open_legacy
 from worker.pullers.members import ArchiveContent, index_members
+from worker.pullers.remote_archive import fetched
 from worker.pullers.resolve import Wanted
 from worker.pullers.saved import MANIFEST_FILE, open_saved
 from worker.pullers.spool import spooled
 from worker.settings import Settings
+
+Location = Path | str
+"""Where an archive is: a path on this node, or a URL."""
 
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh")
 
@@ -50,25 +55,59 @@ class ArchivePuller(Puller):
         self._spool_dir = spool_dir
 
     @override
-    @contextmanager
-    def open(self, source: ImageSource, *, platform: Platform, credential: Credential | None) -> Iterator[RemoteImage]:
-        wanted = Wanted(image=str(source), platform=platform, max_layers=self._settings.max_layers)
-        with (
-            _opened(source.path or Path("/"), image=wanted.image) as archive,
-            self._plain(archive, wanted.image) as plain,
-        ):
-            yield open_archive(plain, source, wanted, self._settings)
+    def open(
+        self, source: ImageSource, *, platform: Platform, credential: Credential | None
+    ) -> AbstractContextManager[RemoteImage]:
+        location = source.url or source.path or Path("/")
+        return self.open_at([location], source, platform=platform, credential=credential)
 
     @contextmanager
-    def _plain(self, archive: Extent, image: str) -> Iterator[int]:
+    def open_at(
+        self,
+        locations: Sequence[Location],
+        source: ImageSource,
+        *,
+        platform: Platform,
+        credential: Credential | None = None,
+    ) -> Iterator[RemoteImage]:
+        """Resolve the image that `source` selects in the first of several archives that is there.
+
+        Args:
+            locations: All paths, or all URLs of one host; at least one.
+            source: Selects, and is named in errors.
+            platform: What the image has to run on.
+            credential: For URLs.
+        """
+        wanted = Wanted(image=str(source), platform=platform, max_layers=self._settings.max_layers)
+        with self._plain(locations, wanted.image, credential) as plain:
+            image = open_archive(plain, source, wanted, self._settings)
+            if source.url is not None:
+                # Whether the credential was needed nobody can tell: it goes with every request.
+                image.credential, image.is_private = credential, credential is not None
+            yield image
+
+    @contextmanager
+    def _plain(self, locations: Sequence[Location], image: str, credential: Credential | None) -> Iterator[int]:
         """Give the descriptor of the archive, or of a file with what it inflates to."""
-        if not archive.read(0, 6).startswith(_COMPRESSED):
-            yield archive.descriptor
+        urls = [location for location in locations if isinstance(location, str)]
+        if urls:
+            with (
+                fetched(urls, self._settings, image=image, credential=credential) as chunks,
+                self._spooled(chunks, image) as descriptor,
+            ):
+                yield descriptor
             return
-        chunks = _inflated(archive, image, LayerLimits.from_settings(self._settings).max_window_bytes)
+        with _opened([Path(location) for location in locations], image=image) as archive:
+            if not archive.read(0, 6).startswith(_COMPRESSED):
+                yield archive.descriptor
+                return
+            with self._spooled(archive.chunks(), image) as descriptor:
+                yield descriptor
+
+    def _spooled(self, chunks: Iterator[bytes], image: str) -> AbstractContextManager[int]:
+        inflated = _inflated(chunks, image, LayerLimits.from_settings(self._settings).max_window_bytes)
         max_bytes = self._settings.max_layer_bytes
-        with spooled(chunks, spool_dir=self._spool_dir, max_bytes=max_bytes, image=image) as descriptor:
-            yield descriptor
+        return spooled(inflated, spool_dir=self._spool_dir, max_bytes=max_bytes, image=image)
 
 
 def open_archive(descriptor: int, source: ImageSource, wanted: Wanted, settings: Settings) -> RemoteImage:
@@ -96,7 +135,12 @@ def open_archive(descriptor: int, source: ImageSource, wanted: Wanted, settings:
 
 
 @contextmanager
-def _opened(path: Path, *, image: str) -> Iterator[Extent]:
+def _opened(paths: Sequence[Path], *, image: str) -> Iterator[Extent]:
+    """Open the first of the files that is there."""
+    path = next(filter(os.path.lexists, paths), None)
+    if path is None and len(paths) > 1:
+        raise ImageNotFound(image=image, reason=f"there is none of {', '.join(map(str, paths))}")
+    path = path or paths[0]
     with reading(image):
         # Without O_NONBLOCK a fifo would hold the worker for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -109,9 +153,9 @@ def _opened(path: Path, *, image: str) -> Iterator[Extent]:
         os.close(descriptor)
 
 
-def _inflated(archive: Extent, image: str, max_window_bytes: int) -> Iterator[bytes]:
+def _inflated(chunks: Iterator[bytes], image: str, max_window_bytes: int) -> Iterator[bytes]:
     try:
         with reading(image):
-            yield from inflate(archive.chunks(), max_window_bytes=max_window_bytes)
+            yield from inflate(chunks, max_window_bytes=max_window_bytes)
     except Refusal as refusal:
         raise InvalidImage(image=image, reason=f"its archive is refused: {refusal}") from refusal

@@ -13,7 +13,7 @@ Source: Kubernetes KEP 2535, "Ensure Secret Pulled Images", for the rule; the an
 
 from worker.errors import PermanentError
 from worker.oci.platform import Platform
-from worker.oci.reference import ImageSource, Transport
+from worker.oci.reference import ImageSource
 from worker.puller import Credential, RemoteImage
 from worker.registry.docker_config import config_fingerprint
 from worker.store.resolved import ResolvedReference
@@ -37,7 +37,7 @@ def may_have(
         SecretNotFound, SecretsUnavailable: The secret cannot be had.
         RegistryUnavailable: The registry was to be asked and does not answer.
     """
-    if found.openers is None or source.transport is not Transport.DOCKER:
+    if found.openers is None or source.host is None:
         return True
     credential = node.credential(secret, source)
     if _mark(node, source, credential) in found.openers:
@@ -52,11 +52,12 @@ def _is_given(
     exact = source.exactly(found.digest)
     try:
         with node.puller(exact).open(exact, platform=platform, credential=credential) as remote:
-            opener = opener_of(node, source, remote)
+            opener, is_same = opener_of(node, source, remote), remote.digest == found.digest
     except PermanentError:
         return False
-    node.store.images.admit(found, opener=opener)
-    return True
+    if is_same:
+        node.store.images.admit(found, opener=opener)
+    return is_same
 
 
 def _mark(node: Node, source: ImageSource, credential: Credential | None) -> str:

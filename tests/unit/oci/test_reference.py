@@ -44,6 +44,33 @@ def test_a_name_is_completed_as_docker_completes_it(text: str, normalised: str) 
 
 
 @pytest.mark.parametrize(
+    ("text", "registry", "repository", "tag", "digest"),
+    [
+        # The ancestor's DockerSpecTest.ParseImageReference, with what it leaves out filled in.
+        ("library/busybox", "docker.io", "library/busybox", "latest", None),
+        ("busybox", "docker.io", "library/busybox", "latest", None),
+        ("library/busybox:tag", "docker.io", "library/busybox", "tag", None),
+        (f"library/busybox@sha256:{HEX}", "docker.io", "library/busybox", None, HEX),
+        ("registry.io/library/busybox", "registry.io", "library/busybox", "latest", None),
+        ("registry.io/library/busybox:tag", "registry.io", "library/busybox", "tag", None),
+        ("registry.io:80/library/busybox:tag", "registry.io:80", "library/busybox", "tag", None),
+        (f"registry.io:80/library/busybox@sha256:{HEX}", "registry.io:80", "library/busybox", None, HEX),
+        ("localhost:80/busybox", "localhost:80", "busybox", "latest", None),
+        ("gcr.io/google-containers/busybox:1.24", "gcr.io", "google-containers/busybox", "1.24", None),
+        ("index.docker.io/library/busybox:1", "docker.io", "library/busybox", "1", None),
+        ("team/library/busybox", "docker.io", "team/library/busybox", "latest", None),
+    ],
+)
+def test_the_ancestors_references_are_read_alike(
+    text: str, registry: str, repository: str, tag: str | None, digest: str | None
+) -> None:
+    """Registry, repository, tag and digest, each where the ancestor finds it."""
+    expected = Reference(registry, repository, tag, None if digest is None else Digest("sha256", digest))
+
+    assert Reference.parse(text) == expected
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",
@@ -149,6 +176,23 @@ def test_any_text_is_either_refused_or_round_trips(text: str) -> None:
             "docker-archive:/a.tar:@0",
         ),
         (
+            "docker-archive:https://host:8443/a/b.tar",
+            ImageSource(Transport.DOCKER_ARCHIVE, url="https://host:8443/a/b.tar"),
+            "docker-archive:https://host:8443/a/b.tar",
+        ),
+        (
+            "docker-archive:https://[::1]/a.tar:localhost:5000/x",
+            ImageSource(
+                Transport.DOCKER_ARCHIVE, url="https://[::1]/a.tar", reference=Reference.parse("localhost:5000/x")
+            ),
+            "docker-archive:https://[::1]/a.tar:localhost:5000/x:latest",
+        ),
+        (
+            "docker-archive:hdfs:///a b.tar:@3",
+            ImageSource(Transport.DOCKER_ARCHIVE, url="hdfs:///a b.tar", ref="@3"),
+            "docker-archive:hdfs:///a b.tar:@3",
+        ),
+        (
             "docker-daemon:localhost:5000/a",
             ImageSource(Transport.DOCKER_DAEMON, reference=Reference.parse("localhost:5000/a")),
             "docker-daemon:localhost:5000/a:latest",
@@ -195,6 +239,19 @@ def test_sources_are_spelled_as_skopeo_spells_them(text: str, source: ImageSourc
         "oci:/srv:" + "-" * 60 + "!",
         "docker-archive:/a.tar:Not A Name",
         "docker-archive:a.tar",
+        "docker-archive:https://host",
+        "docker-archive:https://host/",
+        "docker-archive:https://host:port/a.tar",
+        "docker-archive:https://user:s3cret@host/a.tar",
+        "docker-archive:https://host/a.tar?signature=s3cret",
+        "docker-archive:https://host/a.tar#s3cret",
+        "docker-archive:https://host/../a.tar",
+        "docker-archive:https://host/a.tar:",
+        "docker-archive:https://host/a.tar:@x",
+        "docker-archive:https://host/a.tar:Not A Name",
+        "docker-archive:simplecache::https://host/a.tar",
+        "docker-archive:HTTPS://host/a.tar",
+        "oci:https://host/a",
         "docker-daemon:",
         "docker-daemon:sha256:abc",
         "appc:",
@@ -218,3 +275,29 @@ def test_a_malformed_source_is_refused(text: object) -> None:
         ImageSource.parse(text)
 
     assert len(str(caught.value)) < 600
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("alpine", "docker.io"),
+        ("host:5000/a", "host:5000"),
+        ("docker-archive:https://host:8443/a.tar", "host:8443"),
+        ("docker-archive:memory:///a.tar", None),
+        ("docker-archive:/a.tar:host/a", None),
+        ("oci:/a", None),
+        ("docker-daemon:host/a", None),
+    ],
+)
+def test_a_source_says_whom_a_credential_would_be_shown_to(text: str, host: str | None) -> None:
+    """Nobody, for what lies on the node."""
+    assert ImageSource.parse(text).host == host
+
+
+def test_a_source_is_pinned_where_a_digest_can_name_it() -> None:
+    """The tag stays, for those who find by it."""
+    digest = Digest("sha256", HEX)
+
+    assert str(ImageSource.parse("host:1/a:1").exactly(digest)) == f"host:1/a:1@{digest}"
+    assert str(ImageSource.parse("oci:/a:x").exactly(digest)) == "oci:/a:x"
