@@ -7,7 +7,8 @@
     cluster     what commands talk to: Redis, Celery      answers    send a task by name and wait, showing progress
     verbs       provision, destroy, prune, recover, pull, verify
     run         a program in a rootfs                     run_*      its place, guard, signals; oci_runtime   crun, runc
-    views       ps, nodes, lock, images, inspect          stored     what the local store holds, as values
+    views       ps, nodes, lock, images, du, inspect      stored     what the local store holds, as values
+    usage       what containers and images take of the disk, as values
     doctor      what is wrong with this node              doctor_*   its parts; findings   what they say
     output      JSON or tables                            tables     what people see
     up          up, redis                                 supervisor several programs, started and stopped in order

@@ -16,7 +16,7 @@ from worker.cli.output import stderr
 from worker.cli.run import run
 from worker.cli.up import redis_server, up
 from worker.cli.verbs import destroy, provision, prune, pull, recover, verify
-from worker.cli.views import images, inspect, lock, nodes, ps
+from worker.cli.views import du, images, inspect, lock, nodes, ps
 from worker.errors import ProvisionerError
 
 _EPILOG = (
@@ -32,7 +32,7 @@ def commands() -> None:
 
 
 TASKS = (provision, destroy, prune, recover, pull, verify)
-VIEWS = (ps, images, inspect, nodes, lock, doctor)
+VIEWS = (ps, images, du, inspect, nodes, lock, doctor)
 
 for command in (up, redis_server, demo, run, *TASKS, *VIEWS):
     commands.add_command(command)

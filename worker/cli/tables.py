@@ -12,6 +12,7 @@ from rich.text import Text
 from worker.cli.findings import Finding, Verdict
 from worker.cli.output import age_text, short_digest, size_text
 from worker.cli.stored import StoredImageView, StoreView
+from worker.cli.usage import ContainerUsage, NodeUsage
 from worker.container_view import ContainerState, ContainerView
 from worker.lock import LockView
 from worker.nodes import NodeStatus
@@ -24,6 +25,7 @@ _STATE_STYLES = {
 }
 
 
+_USAGE_SIZES = ("layers", "on disk", "exclusive", "shared", "ephemeral")
 _VERDICT_STYLES = {Verdict.GOOD: "green", Verdict.NOTE: "yellow", Verdict.WRONG: "bold red"}
 
 
@@ -172,6 +174,42 @@ def nodes_recovered_table(nodes: Sequence[Mapping[str, Any]]) -> Table:
         lists = (Text("\n".join(node[key]) or "-") for key in ("kept", "remounted", "destroyed"))
         table.add_row(node["node"], *lists, str(node["cleaned"]))
     return table
+
+
+def usage_table(usage: NodeUsage) -> Group:
+    """What a node's containers and images take."""
+    images = _table("image", "digest", "layers", "on disk", "exclusive", "shared", right=_USAGE_SIZES)
+    for image in usage.images:
+        sizes = (size_text(each) for each in (image.disk_bytes, image.exclusive_bytes, image.shared_bytes))
+        references = Text("\n".join(image.references) or "(no reference)")
+        images.add_row(references, short_digest(image.digest), str(len(image.layers)), *sizes)
+    others = {
+        "layers of no image": usage.unused_layers_bytes,
+        "pulls under way": usage.staging_bytes,
+        "kept for pulls that go on": usage.partial_bytes,
+        "trash": usage.trash_bytes,
+        "all together, shared layers once": usage.disk_bytes,
+    }
+    lines = facts({name: size_text(size) for name, size in others.items() if size})
+    title = f"store {usage.store_dir}: {_counted(len(usage.images), 'image')}"
+    return Group(container_usage_table(usage.containers), _titled(title, images), lines, _unreadable(usage.unreadable))
+
+
+def container_usage_table(containers: Sequence[ContainerUsage]) -> Group:
+    """What containers take, a line for each rootfs."""
+    table = _table("container", "rootfs", "image", "backend", "on disk", "ephemeral", right=_USAGE_SIZES)
+    for container in containers:
+        for rootfs in container.rootfses:
+            sizes = rootfs.disk_bytes, sum(volume.disk_bytes for volume in rootfs.ephemeral_volumes)
+            names = container.container_id, rootfs.name, rootfs.image or container.error, rootfs.backend
+            table.add_row(*map(Text, names), *map(size_text, sizes))
+    total = size_text(sum(container.disk_bytes for container in containers))
+    return _titled(f"{_counted(len(containers), 'container')}, {total}", table)
+
+
+def _unreadable(count: int) -> Text:
+    text = f"directories that may not be read, so what is in them is not counted: {count}"
+    return Text(text if count else "", style="yellow")
 
 
 def _counted(count: int, noun: str) -> str:

@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -13,12 +14,23 @@ from worker.cli.cluster import Cluster, pass_cluster
 from worker.cli.exits import Failure
 from worker.cli.output import emit, json_option
 from worker.cli.stored import StoredImageView, read_documents, read_store
-from worker.cli.tables import containers_table, facts, images_table, lock_table, nodes_table
+from worker.cli.tables import (
+    container_usage_table,
+    containers_table,
+    facts,
+    images_table,
+    lock_table,
+    nodes_table,
+    usage_table,
+)
+from worker.cli.usage import measure_containers, measure_node
 from worker.container_id import ContainerId
 from worker.container_view import ContainerState, ContainerView
 from worker.errors import InvalidArgument
+from worker.linux.disk_usage import DiskMeter
 from worker.lock import LockView, Party
 from worker.oci.reference import ImageSource
+from worker.paths import WorkPaths
 
 _SHORTEST_DIGEST = 4
 
@@ -98,6 +110,31 @@ def images(cluster: Cluster, as_json: bool) -> None:
     """List the images in the store of this machine, PROVISIONER_STORE_DIR; Redis is not asked."""
     store = read_store(cluster.settings.store_dir)
     emit(store.to_document(), as_json=as_json, render=lambda: images_table(store))
+
+
+@click.command()
+@click.argument("container", required=False)
+@json_option
+@pass_cluster
+def du(cluster: Cluster, container: str | None, as_json: bool) -> None:
+    """Show what containers and images take of this machine's disk; with CONTAINER, it and those nested in it.
+
+    PROVISIONER_WORK_DIR and PROVISIONER_STORE_DIR are measured, block by block; Redis is not asked.
+    """
+    if container is None:
+        usage = measure_node(cluster.settings)
+        emit(usage.to_document(), as_json=as_json, render=lambda: usage_table(usage))
+    else:
+        _show_container_usage(cluster, ContainerId.parse(container), as_json=as_json)
+
+
+def _show_container_usage(cluster: Cluster, container_id: ContainerId, *, as_json: bool) -> None:
+    meter = DiskMeter()
+    containers = measure_containers(WorkPaths(cluster.settings.work_dir.resolve()), meter, only=container_id)
+    if not containers:
+        raise Failure(f"there is no container {container_id} in {cluster.settings.work_dir}")
+    document = {"containers": [asdict(each) for each in containers], "unreadable": meter.unreadable}
+    emit(document, as_json=as_json, render=lambda: container_usage_table(containers))
 
 
 @click.command()
