@@ -18,16 +18,21 @@ GROUP = b"root:x:0:\napps:x:1001:\nextra:x:1002:other,app\ntape:x:1003:app\n"
 
 @cache
 def shell_layer() -> Layer:
-    """Return a layer with a shell, some tools, a root and a user `app` of three groups."""
+    """Return `shell_entries` as a layer."""
+    return layer(*shell_entries(), compression="none")
+
+
+@cache
+def shell_entries() -> tuple[Entry, ...]:
+    """Return a shell, some tools, a root and a user `app` of three groups."""
     paths = {name: Path(str(shutil.which(name))) for name in PROGRAMS}
     files = {f"bin/{name}": path for name, path in paths.items()}
     files |= {path.lstrip("/"): Path(path) for path in _libraries(paths.values())}
     parents = {str(parent) for name in files for parent in Path(name).parents} - {"."}
-    return layer(
+    return (
         *(Dir(path) for path in sorted(parents)),
         *(File(name, path.resolve().read_bytes(), mode=0o755) for name, path in sorted(files.items())),
         *accounts(),
-        compression="none",
     )
 
 
