@@ -3,8 +3,10 @@
 
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -116,4 +118,51 @@ def test_destroys_that_fail_together_all_say_so_and_can_all_be_repeated(
 
     assert failed == [TeardownFailed] * 4
     assert True in destroy_all_at_once()
+    _assert_nothing_left(node, redis_client)
+
+
+def test_families_are_destroyed_while_the_store_is_pruned(
+    node: Provisioner, image: str, redis_client: redis.Redis
+) -> None:
+    """A child's destroy does not wait behind a prune that waits for its parent's: the ancestor stood still for ever."""
+    for number in range(6):
+        for container_id in (f"pod{number}", f"pod{number}.a", f"pod{number}.a.b"):
+            _provision(node, container_id, image)
+    is_over = threading.Event()
+
+    def prune() -> None:
+        while not is_over.is_set():
+            node.prune({})
+
+    pruning = threading.Thread(target=prune)
+    pruning.start()
+    with ThreadPoolExecutor(6) as pool:
+        destroyed = list(pool.map(lambda number: node.destroy({"container_id": f"pod{number}"}), range(6)))
+    is_over.set()
+    pruning.join(60)
+
+    assert destroyed == [True] * 6
+    assert not pruning.is_alive()
+    _assert_nothing_left(node, redis_client)
+
+
+def test_a_destroy_amid_many_provisions_of_one_container_leaves_nothing(
+    node: Provisioner, image: str, redis_client: redis.Redis
+) -> None:
+    """It wins over each of them, mounted or not: the ancestor waited for the last one only."""
+
+    def provision(name: str) -> None:
+        with suppress(ContainerDestroying):
+            node.provision({"container_id": "c1", "image": image, "name": name, "backend": "copy"})
+
+    threads = [threading.Thread(target=provision, args=(f"volume{number}",)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    while not any(view.images for view in node.node.containers.list()):
+        time.sleep(0.001)
+    node.destroy({"container_id": "c1"})
+    for thread in threads:
+        thread.join(60)
+
+    node.destroy({"container_id": "c1"})
     _assert_nothing_left(node, redis_client)

@@ -183,3 +183,16 @@ def test_the_reference_is_remembered_until_asked_anew(node: Provisioner, tmp_pat
 
     assert tree_text(str(cached["rootfs"]))["new"] == "first"
     assert tree_text(str(fresh["rootfs"]))["new"] == "second"
+
+
+def test_no_program_of_the_host_is_needed(node: Provisioner, image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ancestor ran curl, tar, cp, gzip, sha512sum and hadoop from the agent's PATH."""
+    monkeypatch.setenv("PATH", "")
+
+    info = _provision(node, container_id="c1", image=image)
+    copied = _provision(node, container_id="c1", image=image, name="copied", backend="copy")
+
+    assert tree_text(str(info["rootfs"])) == tree_text(str(copied["rootfs"])) == SMALL_TREE
+    assert node.destroy({"container_id": "c1"}) is True
+    node.prune({})
+    assert files(node.node.store.paths.images_dir) == []

@@ -2,13 +2,17 @@
 """prune: frees all that nothing needs, and nothing else."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
+from tests.support.mounts import mounts_below, unmount
 from tests.support.provisioners import SMALL_TREE, files, small_layout, tree_text
 from worker.errors import InvalidArgument
+from worker.linux.flock import locked
 from worker.provisioner import Elsewhere, Provisioner
+from worker.runtime import make_provisioner
 
 pytestmark = [pytest.mark.root, pytest.mark.redis]
 
@@ -120,3 +124,58 @@ def test_what_was_used_lately_is_kept(node: Provisioner, image: str) -> None:
     for digest in node.node.store.images.digests():
         os.utime(node.node.store.paths.refs_dir(str(digest)), (1, 1))
     assert len(node.prune({"unused_seconds": 3600.0})["images"]) == 1  # type: ignore[index]
+
+
+def test_a_moved_tag_leaves_the_old_image_to_those_who_use_it(node: Provisioner, tmp_path: Path) -> None:
+    """Nothing remembers the old image by name; the container that stands on it keeps it whole, also over a reboot."""
+    image = small_layout(tmp_path / "layout", "first")
+    old = node.provision({"container_id": "c1", "image": image})
+    small_layout(tmp_path / "layout", "second")
+    node.pull({"image": image, "cached": False})
+
+    pruned = node.prune({"excluded_images": [image]})
+    unmount(mounts_below(node.node.work.work_dir))
+    node.recover({})
+
+    assert not isinstance(old, Elsewhere)
+    assert not isinstance(pruned, Elsewhere)
+    assert pruned["images"] == []
+    assert tree_text(old["rootfs"])["new"] == "first"
+
+
+def test_a_prune_waits_for_the_nodes_recovery(node: Provisioner, image: str) -> None:
+    """Until the disk was read nobody knows what is in use: the ancestor's timer could fire in between."""
+    node.pull({"image": image})
+    answers: list[object] = []
+    thread = threading.Thread(target=lambda: answers.append(node.prune({})))
+
+    with locked(node.node.work.node_lock_path, exclusive=True):
+        thread.start()
+        thread.join(0.5)
+        are_there = list(node.node.store.images.digests())
+        waited = thread.is_alive()
+    thread.join(30)
+
+    assert (waited, len(are_there), len(answers)) == (True, 1, 1)
+    assert list(node.node.store.images.digests()) == []
+
+
+def test_a_store_under_another_name_is_the_same_store(
+    node: Provisioner, image: str, tmp_path: Path, layer_format: str
+) -> None:
+    """A link to it, after a restart: layers are known by what they are, not by the path that led to them."""
+    info = node.provision({"container_id": "c1", "image": image})
+    (tmp_path / "elsewhere").symlink_to(node.node.store.paths.store_dir)
+    settings = node.node.settings.model_copy(update={"store_dir": tmp_path / "elsewhere"})
+
+    renamed = make_provisioner(settings)
+    pruned = renamed.prune({})
+    unmount(mounts_below(node.node.work.work_dir))
+    recovered = renamed.recover({})
+
+    assert not isinstance(info, Elsewhere)
+    assert not isinstance(pruned, Elsewhere)
+    assert not isinstance(recovered, Elsewhere)
+    assert (pruned["images"], pruned["store"]) == ([], node.node.store.identity)
+    assert recovered["remounted"] == ["c1"]
+    assert tree_text(info["rootfs"]) == SMALL_TREE
