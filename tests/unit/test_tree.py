@@ -28,6 +28,7 @@ TESTED_THROUGH = {
 }
 SCENARIOS = {
     # Test modules of a package as a whole.
+    "test_parity.py": "what ARCHITECTURE.md says of the ancestor",
     "test_readme.py": "what the README promises",
     "test_tree.py": "this one",
     "verbs/test_backend_change.py": "a node whose backend setting changes",
