@@ -305,6 +305,9 @@ def _finish(node: Node, work: _Provision, info: ProvisionInfo) -> None:
     is_shown = node.containers.finish_provision(
         work.request.container_id, name=work.name, image=info.image, generation=work.generation, info=info.to_json()
     )
+    if not is_shown and node.containers.is_destroying(work.request.container_id):
+        # The destroy waits for this flock. A retry would come after it, and bring back what is to be no more.
+        raise ContainerDestroying(container_id=info.container_id)
     if not is_shown:
         raise StateLost(container_id=info.container_id, reason="another transition came first")
 
