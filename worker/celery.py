@@ -20,7 +20,6 @@ TASK_MODULES = (
     "tasks.recovery",
     "tasks.revocation",
     "tasks.lifecycle",
-    "tasks.liveness",
     "tasks.metrics",
 )
 

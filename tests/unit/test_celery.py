@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The wire contract and Celery's options, literally: Celery accepts a misspelt option without a word."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 from celery.app.defaults import SETTING_KEYS
 from kombu.transport.redis import Channel
 
-from worker.celery import app, make_config
+from worker.celery import TASK_MODULES, app, make_config
 from worker.requests import PruneRequest
 from worker.settings import Settings
 
@@ -75,6 +76,11 @@ def test_messages_are_json_and_acknowledged_when_done(config: dict[str, object])
     """No pickle, no early acknowledgement, nothing fetched ahead."""
     assert config["accept_content"] == ["json"]
     assert (config["task_acks_late"], config["worker_prefetch_multiplier"]) == (True, 1)
+
+
+def test_every_module_that_a_worker_imports_is_there() -> None:
+    """One that is missing ends every worker at its start."""
+    assert [name for name in TASK_MODULES if importlib.util.find_spec(name) is None] == []
 
 
 def test_the_tasks_have_the_contracts_names() -> None:
