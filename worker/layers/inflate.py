@@ -13,9 +13,13 @@ import zstandard
 from isal import igzip_lib
 
 from worker.layers.refusal import Refusal
+from worker.settings import MIB
 
-_INPUT_BYTES = 64 * 1024
-_OUTPUT_BYTES = 256 * 1024
+_OUTPUT_BYTES = MIB
+_INPUT_BYTES = MIB // 2
+"""Large pieces: between any two the threads of a pull hand over the interpreter's lock and wake each other."""
+_FIRST_INPUT_BYTES = 64 * 1024
+"""Of a member. Its end copies the rest of the piece it is in, and a hostile blob is nothing but members' ends."""
 _MAGIC_BYTES = 6
 _GZIP_ERROR = cast("type[Exception]", igzip_lib.IsalError)  # Its stub takes the class for an instance.
 
@@ -54,34 +58,53 @@ def _is_skippable_frame(magic: bytes) -> bool:
 
 
 def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Inflate any number of gzip members, with zero bytes between and after them as gzip(1) allows.
-
-    Input goes in small pieces: each member's end copies the rest of the piece, and a hostile blob is all member ends.
-    """
-    member = None
-    for piece in _pieces(chunks):
-        rest: bytes | memoryview = piece
-        while len(rest) or (member and not member.needs_input):
-            if member is None:
-                rest = bytes(rest).lstrip(b"\0")
-                if not rest:
-                    break
-                member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
-            inflated = _explained(_GZIP_ERROR, member.decompress, rest, _OUTPUT_BYTES)
-            rest = b""
-            if inflated:
-                yield inflated
-            if member.eof:
-                rest, member = member.unused_data, None
-    if member is not None:
-        raise Refusal("the gzip data are cut off")
+    """Inflate any number of gzip members, with zero bytes between and after them as gzip(1) allows."""
+    source = _Pieces(chunks)
+    while source.skip_zeros():
+        yield from _gunzip_member(source)
 
 
-def _pieces(chunks: Iterator[bytes]) -> Iterator[memoryview]:
-    for chunk in chunks:
-        view = memoryview(chunk)
-        for start in range(0, len(view), _INPUT_BYTES):
-            yield view[start : start + _INPUT_BYTES]
+def _gunzip_member(source: "_Pieces") -> Iterator[bytes]:
+    member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+    count = _FIRST_INPUT_BYTES
+    while not member.eof:
+        piece = source.take(count) if member.needs_input else b""
+        if member.needs_input and not piece:
+            raise Refusal("the gzip data are cut off")
+        inflated = _explained(_GZIP_ERROR, member.decompress, piece, _OUTPUT_BYTES)
+        if inflated:
+            yield inflated
+        count = min(2 * count, _INPUT_BYTES)
+    source.give_back(len(member.unused_data))
+
+
+class _Pieces:
+    """Chunks taken in pieces, without copying."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = filter(None, chunks)
+        self._chunk = b""
+        self._offset = 0
+
+    def take(self, count: int) -> memoryview:
+        """Return the next bytes, at most `count`; none at the end."""
+        if self._offset == len(self._chunk):
+            self._chunk, self._offset = next(self._chunks, b""), 0
+        piece = memoryview(self._chunk)[self._offset : self._offset + count]
+        self._offset += len(piece)
+        return piece
+
+    def give_back(self, count: int) -> None:
+        """Undo the taking of the last bytes of the last piece."""
+        self._offset -= count
+
+    def skip_zeros(self) -> bool:
+        """Pass over zero bytes; false at the end."""
+        while piece := self.take(_FIRST_INPUT_BYTES):
+            if rest := piece if piece[0] else bytes(piece).lstrip(b"\0"):
+                self.give_back(len(rest))
+                return True
+        return False
 
 
 def _unzstd(chunks: Iterator[bytes], *, max_window_bytes: int) -> Iterator[bytes]:
