@@ -88,8 +88,8 @@ def make_entry(header: Header, extensions: Extensions, records: Records, maps: S
         Refusal: Something in it is malformed, out of range or not supported.
         Excess: A sparse map is too long.
     """
-    name = _chosen(extensions.name, records, PATH, otherwise=header.name)
-    linkname = _chosen(extensions.linkname, records, LINKPATH, otherwise=header.linkname)
+    name = _chosen(extensions.name, records.get(PATH), otherwise=header.name)
+    linkname = _chosen(extensions.linkname, records.get(LINKPATH), otherwise=header.linkname)
     entry_type = _type_of(header.typeflag, name)
     if entry_type in _LINKS and not linkname:
         raise Refusal("a link without a target")
@@ -102,9 +102,12 @@ def make_entry(header: Header, extensions: Extensions, records: Records, maps: S
         gid=checked_id(parse_decimal(records[GID]) if GID in records else header.gid),
         mtime_ns=parse_time(records[MTIME]) if MTIME in records else seconds_to_time(header.mtime),
         linkname=linkname if entry_type in _LINKS else b"",
+        size_bytes=content.size_bytes,
         device=_checked_device(header.device) if entry_type in _DEVICES else (0, 0),
         xattrs=xattrs_of(records) if records else NO_XATTRS,
-        **content._asdict(),
+        data_offset=content.data_offset,
+        data_bytes=content.data_bytes,
+        extents=content.extents,
     )
 
 
@@ -117,12 +120,12 @@ def _type_of(typeflag: bytes, name: bytes) -> EntryType:
     return entry_type
 
 
-def _chosen(gnu: bytes | None, records: Records, key: bytes, *, otherwise: bytes) -> bytes:
+def _chosen(gnu: bytes | None, pax: bytes | None, *, otherwise: bytes) -> bytes:
     """Return the one name an entry has: readers differ on which long form goes first, so two must be the same."""
-    pax = records.get(key)
     if gnu is not None and pax is not None and gnu != pax:
         raise Refusal("an entry has two long names")
-    name = next(name for name in (gnu, pax, otherwise) if name is not None)
+    long_name = pax if gnu is None else gnu
+    name = otherwise if long_name is None else long_name
     if b"\0" in name:
         raise Refusal("a name holds a NUL, at which other readers would cut it")
     return name

@@ -16,7 +16,7 @@ MAX_ID = 2**32 - 2
 
 _NANOSECONDS = 10**9
 _MAX_SECONDS = 2**63 - 1
-_DECIMAL = re.compile(rb"[0-9]{1,19}")
+_MAX_DIGITS = 19
 _TIME = re.compile(rb"(-?)([0-9]{1,19})(?:\.([0-9]{0,100}))?")
 
 
@@ -28,10 +28,10 @@ def parse_field(field: bytes) -> int:
     Raises:
         Refusal: Anything else.
     """
-    if field[0] & 0x80:
-        return _parse_base256(field)
     digits = field.strip(b" \0")
     if not digits.isdigit():
+        if field[0] & 0x80:
+            return _parse_base256(field)
         digits = digits.partition(b"\0")[0].rstrip(b" ") or b"0"
     if digits.strip(b"01234567"):
         raise Refusal(f"a header holds {digits!r}, which is no octal number")
@@ -55,7 +55,7 @@ def parse_decimal(text: bytes) -> int:
     Raises:
         Refusal: Anything but 1 to 19 digits.
     """
-    if _DECIMAL.fullmatch(text) is None:
+    if not text.isdigit() or len(text) > _MAX_DIGITS:
         raise Refusal(f"an extended header holds {text[:40]!r}, which is no number")
     return int(text)
 

@@ -76,9 +76,9 @@ def parse_global_records(content: bytes) -> Records:
 
 def merged(defaults: Records, records: Records | None) -> Records:
     """Return the records in force for an entry: its own before the global ones; empty ones take back what was said."""
-    if not (defaults or records):
-        return {}
-    both = defaults | (records or {})
+    both = defaults | (records or {}) if defaults else records or {}
+    if b"" not in both.values():
+        return both
     return {key: value for key, value in both.items() if value or key.startswith(_XATTRS)}
 
 
@@ -90,10 +90,12 @@ def xattrs_of(records: Records) -> Mapping[bytes, bytes]:
     """
     found: dict[bytes, bytes] = {}
     for key, value in records.items():
+        if not key.startswith(_XATTRS):
+            continue
         if key.startswith(_LIBARCHIVE_XATTR):
             name = urllib.parse.unquote_to_bytes(key.removeprefix(_LIBARCHIVE_XATTR))
             found.setdefault(_checked_name(name), _decode_base64(value))
-        elif key.startswith(_SCHILY_XATTR):
+        else:
             found[_checked_name(key.removeprefix(_SCHILY_XATTR))] = value
     return found or NO_XATTRS
 

@@ -3,7 +3,6 @@
 
 import io
 import tarfile
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -63,8 +62,8 @@ def entries(draw: st.DrawFn) -> tuple[TarEntry, bytes]:
     if data and draw(st.booleans()):
         hole = draw(st.integers(1, 10**9))
         extents = (Extent(hole, len(data)),)
-        return replace(entry, size_bytes=hole + len(data) + 5, data_bytes=len(data), extents=extents), data
-    return replace(entry, size_bytes=len(data), data_bytes=len(data)), data
+        return entry._replace(size_bytes=hole + len(data) + 5, data_bytes=len(data), extents=extents), data
+    return entry._replace(size_bytes=len(data), data_bytes=len(data)), data
 
 
 @given(st.lists(entries(), max_size=4))
@@ -75,7 +74,7 @@ def test_the_reader_reads_what_was_written(members: list[tuple[TarEntry, bytes]]
 
     read = [(entry, b"".join(reader.data())) for entry in reader]
 
-    assert [(replace(entry, data_offset=0), data) for entry, data in read] == members
+    assert [(entry._replace(data_offset=0), data) for entry, data in read] == members
     assert b"".join(member_head(entry) + data + padding(len(data)) for entry, data in read) + END_MARK == tar
 
 

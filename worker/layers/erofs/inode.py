@@ -54,14 +54,16 @@ def encode_file(entry: TarEntry, *, device: int, offset: int) -> bytes:
     size = entry.size_bytes
     if size == 0:
         return _encode(entry, PLAIN)
-    chunk_bits = min(max(blocks_of(size) - 1, 0).bit_length(), MAX_CHUNK_BITS)
-    inode = _encode(entry, CHUNKED, union=chunk_bits | CHUNK_WITH_INDEX, size=size)
-    first = offset >> BLOCK_BITS
-    if first + blocks_of(size) > _MAX_BLOCK:
+    first, blocks = offset >> BLOCK_BITS, blocks_of(size)
+    if first + blocks > _MAX_BLOCK:
         raise Refusal("the file lies beyond what a device can hold")
-    starts = range(first, first + blocks_of(size), 1 << chunk_bits)
+    chunk_bits = min((blocks - 1).bit_length(), MAX_CHUNK_BITS)
+    inode = _encode(entry, CHUNKED, union=chunk_bits | CHUNK_WITH_INDEX, size=size)
     # Attributes end on a multiple of four, the indexes begin on one of eight.
-    return inode + bytes(-len(inode) % 8) + b"".join(CHUNK_INDEX.pack(0, device, start) for start in starts)
+    inode += bytes(-len(inode) % 8)
+    for start in range(first, first + blocks, 1 << chunk_bits):
+        inode += CHUNK_INDEX.pack(0, device, start)
+    return inode
 
 
 def encode_special(entry: TarEntry) -> bytes:

@@ -6,7 +6,6 @@ builds the layer judges everything below the root, as of any layer. Source: appc
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Final
 
 from worker.layers.limits import LayerLimits
@@ -70,12 +69,12 @@ class Adapter:
         if path == _ROOTFS or not path:
             self._check_directory(entry)
             self._has_rootfs |= path == _ROOTFS
-            return replace(entry, name=ROOT) if path else None
+            return entry._replace(name=ROOT) if path else None
         self._has_rootfs = True
         name = _below_rootfs(path, entry)
         if entry.type is not EntryType.HARD_LINK:
-            return replace(entry, name=name)
-        return replace(entry, name=name, linkname=_below_rootfs(_path_of(entry.linkname, entry), entry))
+            return entry._replace(name=name)
+        return entry._replace(name=name, linkname=_below_rootfs(_path_of(entry.linkname, entry), entry))
 
     def _take_manifest(self, reader: TarReader, entry: TarEntry) -> None:
         if self._has_manifest:
