@@ -20,6 +20,7 @@ from worker.errors import PermanentError, TransientError
 from worker.nodes import NodeView
 from worker.runtime import process_nodes, process_provisioner
 from worker.settings import Settings, process_settings
+from worker.transport import select
 
 _log = logging.getLogger(__name__)
 _LONGEST_PAUSE_SECONDS = 10.0
@@ -31,6 +32,12 @@ def name_worker(instance: Any, **_: object) -> None:
     """Name the worker after its node, so that two nodes on one host differ; an explicit --hostname stays."""
     if instance.hostname == f"celery@{socket.gethostname()}":
         instance.hostname = f"provisioner@{process_settings().node}"
+
+
+@celeryd_init.connect  # type: ignore[untyped-decorator]
+def select_transport(**_: object) -> None:
+    """Consume with the transport that loses nothing; before the worker looks at the broker's URL."""
+    select()
 
 
 @celeryd_after_setup.connect  # type: ignore[untyped-decorator]

@@ -12,6 +12,7 @@ from celery.exceptions import SecurityWarning
 from kombu.entity import Exchange, Queue
 
 from worker.settings import Settings, process_settings
+from worker.transport.ledger import BEATS_PER_TIMEOUT
 
 PROVISION_QUEUE = "provision"
 TASK_MODULES = (
@@ -36,13 +37,20 @@ def make_config(settings: Settings) -> dict[str, Any]:
     return {
         "broker_url": settings.redis_url,
         "result_backend": settings.redis_url,
+        # Most are for the transport that a worker's process consumes with; see `worker.transport.select`.
         "broker_transport_options": {
+            "consumer_name": settings.node,
+            "queue_key": settings.queue_key,
+            "max_deliveries": settings.max_deliveries,
             "visibility_timeout": settings.visibility_timeout_seconds,
-            # Look for a dead worker's messages ten times per timeout; kombu's default is every 100 seconds.
-            "unacked_restore_interval": max(1, settings.visibility_timeout_seconds // 10),
-            "unacked_restore_throttle": 1,
+            # How often the worker's loop gives its sign of life and looks for the dead.
+            "unacked_restore_interval": settings.visibility_timeout_seconds / BEATS_PER_TIMEOUT,
             **timeouts,
         },
+        # Keeps over a lost connection what Celery's would drop, or run twice.
+        "worker_consumer": "tasks.consumer:Consumer",
+        # The transport counts what still runs; Celery's guess on top of it would leave slots empty.
+        "worker_enable_prefetch_count_reduction": False,
         "redis_socket_timeout": settings.redis_timeout_seconds,
         "redis_socket_connect_timeout": settings.redis_timeout_seconds,
         "redis_socket_keepalive": True,

@@ -70,7 +70,18 @@ class Settings(BaseSettings):
     registry_timeout_seconds: float = Field(30.0, gt=0, description="Longest silence on a registry connection.")
     registry_attempts: int = Field(4, ge=1, description="Tries of one registry request inside one task.")
 
-    visibility_timeout_seconds: int = Field(60, ge=5, description="A dead worker's tasks run again after this.")
+    visibility_timeout_seconds: float = Field(
+        5.0,
+        ge=1,
+        description="A worker that gave no sign of life for so long is dead, and its tasks are back in their queue; "
+        "a living one's never are, however long they run.",
+    )
+    max_deliveries: int = Field(
+        10, ge=1, description="A task over which so many workers or processes died is laid aside: see `dead-letters`."
+    )
+    shutdown_seconds: float = Field(
+        60.0, gt=0, description="How long SIGTERM waits for running tasks; then they go back to their queue."
+    )
     lease_seconds: float = Field(30.0, ge=1, description="Lease of the cluster lock; renewed at one third.")
     lock_timeout_seconds: float = Field(60.0, gt=0, description="Longest wait for the cluster lock in one attempt.")
     redis_timeout_seconds: float = Field(5.0, gt=0, description="Longest wait for one Redis command.")
@@ -147,6 +158,11 @@ class Settings(BaseSettings):
     def key_prefix(self) -> str:
         """What every Redis key of the cluster starts with; the braces keep them in one hash slot."""
         return f"{{provisioner:{self.cluster}}}"
+
+    @property
+    def queue_key(self) -> str:
+        """What the keys of the queue's records start with; the queues themselves are named by schedulers."""
+        return f"{self.key_prefix}:queue"
 
     @property
     def node_queue(self) -> str:

@@ -201,7 +201,7 @@ def test_two_tasks_that_want_the_same_layers_fetch_them_once(
 def test_a_worker_killed_during_a_pull_loses_nothing(
     node: Node, scheduler: Scheduler, registry: Registry, own_redis_server: RedisServer
 ) -> None:
-    """The task runs again after the visibility timeout, on the restarted node, and its result resolves."""
+    """The task runs again on the restarted node, and its result resolves."""
     image = build_image([layer(File("big", os.urandom(60_000_000))), layer(File("small", b"x"))])
     reference = registry.push("killed", "latest", image)
     result = scheduler.send("provision", container_id="c1", image=reference)

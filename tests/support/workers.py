@@ -84,6 +84,10 @@ class Node:
         """Stop in good order, as an operator does: finish running tasks, then end. Nothing happens if it is stopped."""
         self._end(signal.SIGTERM)
 
+    def quit(self) -> None:
+        """Stop without finishing what runs."""
+        self._end(signal.SIGQUIT)
+
     def kill(self) -> None:
         """Kill every process of the node at once, as a crash of the machine would."""
         self._end(signal.SIGKILL)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from celery.app.defaults import SETTING_KEYS
-from kombu.transport.redis import Channel
 
 from worker.celery import TASK_MODULES, app, make_config
 from worker.requests import PruneRequest
 from worker.settings import Settings
+from worker.transport.channel import Channel
 
 _OPTIONS = {
     "accept_content",
@@ -35,6 +35,8 @@ _OPTIONS = {
     "task_send_sent_event",
     "task_serializer",
     "task_track_started",
+    "worker_consumer",
+    "worker_enable_prefetch_count_reduction",
     "worker_prefetch_multiplier",
     "worker_redirect_stdouts",
     "worker_send_task_events",
@@ -61,7 +63,7 @@ def test_transport_options_are_ones_that_kombu_knows(config: dict[str, object]) 
 
     assert isinstance(options, dict)
     assert options["visibility_timeout"] == 100
-    assert options["unacked_restore_interval"] == 10
+    assert options["unacked_restore_interval"] == 20
     assert set(options) <= set(Channel.from_transport_options)
 
 

@@ -78,7 +78,7 @@ def test_the_command_table_lists_every_command() -> None:
     """No command is missing, none is there that does not exist."""
     text = README.read_text(encoding="utf-8")
 
-    listed = set(re.findall(r"^\| `provisioner ([a-z]+)", text, re.MULTILINE))
+    listed = set(re.findall(r"^\| `provisioner ([a-z-]+)", text, re.MULTILINE))
 
     assert listed == set(commands.commands)
 
@@ -87,7 +87,7 @@ def test_the_command_table_names_only_options_that_exist() -> None:
     """An option in a row belongs to the row's command."""
     text = README.read_text(encoding="utf-8")
 
-    for name, rest in re.findall(r"^\| `provisioner ([a-z]+)([^`]*)`", text, re.MULTILINE):
+    for name, rest in re.findall(r"^\| `provisioner ([a-z-]+)([^`]*)`", text, re.MULTILINE):
         existing = {option for parameter in commands.commands[name].params for option in parameter.opts}
         existing |= {option for parameter in commands.commands[name].params for option in parameter.secondary_opts}
         assert set(re.findall(r"--[a-z-]+", rest)) <= existing

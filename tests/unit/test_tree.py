@@ -24,6 +24,7 @@ TESTED_THROUGH = {
     "worker/records.py": "tests/unit/verbs",
     "worker/redis_errors.py": "tests/unit/test_containers.py",
     "worker/store": "tests/unit/store",
+    "worker/transport": "tests/unit/transport",
     "worker/verbs": "tests/unit/verbs",
 }
 SCENARIOS = {

@@ -9,6 +9,7 @@
     run         a program in a rootfs                     run_*      its place, guard, signals; oci_runtime   crun, runc
     views       ps, nodes, lock, images, du, inspect      stored     what the local store holds, as values
     usage       what containers and images take of the disk, as values
+    letters     dead-letters
     doctor      what is wrong with this node              doctor_*   its parts; findings   what they say
     output      JSON or tables                            tables     what people see
     up          up, redis                                 supervisor several programs, started and stopped in order

@@ -78,7 +78,7 @@ def make_app(settings: Settings) -> Celery:
     }
     app = Celery("provisioner-cli", broker=settings.redis_url, backend=settings.redis_url, set_as_current=False)
     app.conf.update(
-        broker_transport_options={"visibility_timeout": settings.visibility_timeout_seconds, **timeouts},
+        broker_transport_options=timeouts,
         redis_socket_timeout=settings.redis_timeout_seconds,
         redis_socket_connect_timeout=settings.redis_timeout_seconds,
         redis_socket_keepalive=True,

@@ -16,6 +16,7 @@ from worker.cli.usage import ContainerUsage, NodeUsage
 from worker.container_view import ContainerState, ContainerView
 from worker.lock import LockView
 from worker.nodes import NodeStatus
+from worker.transport.letters import Letter
 
 _STATE_STYLES = {
     ContainerState.PROVISIONING: "yellow",
@@ -104,6 +105,16 @@ def lock_table(store_id: str, view: LockView) -> Group:
             ages = f"{party.age_seconds:.1f} s", f"{party.remaining_seconds:.1f} s"
             table.add_row(role, party.mode.value, Text(party.owner), *ages)
     return _titled(title, table)
+
+
+def letters_table(letters: Sequence[Letter]) -> Group:
+    """Messages that were laid aside, the oldest first."""
+    table = _table("letter", "laid aside", "queue", "task", "arguments", "reason")
+    for letter in letters:
+        task = f"{letter.task}\n{letter.task_id}" if letter.task else "(not readable)"
+        texts = (Text(each) for each in (letter.queue, task, letter.arguments, letter.reason))
+        table.add_row(letter.letter_id[:12], age_text(letter.at_ms), *texts)
+    return _titled(_counted(len(letters), "dead letter"), table)
 
 
 def _summary(view: LockView) -> str:

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the worker's main process does differently from Celery's, now that deliveries outlive a connection.
+
+Named in the options of `worker.celery`; imported in a worker only. Written against Celery 5.7.0.
+"""
+
+import logging
+import os
+import signal
+import threading
+import warnings
+from functools import partial
+from typing import Any
+
+from celery.exceptions import CPendingDeprecationWarning
+from celery.signals import worker_shutting_down
+from celery.worker.consumer import Consumer as CeleryConsumer
+from typing_extensions import override
+
+from worker.settings import process_settings
+from worker.transport import leave
+
+_log = logging.getLogger(__name__)
+_RECONNECT = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 2.0}
+
+
+class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery has no types
+    """Goes on with what it was delivered when the connection is lost, and gives back the rest when it ends."""
+
+    _is_reconnecting = False
+
+    @override
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Remember why `on_close` is called next. Celery warns that tasks cannot be acknowledged now; they can."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CPendingDeprecationWarning)
+            super().on_connection_error_after_connected(exc)
+        self._is_reconnecting = True
+
+    @override
+    def on_close(self) -> None:
+        """Keep what waits for a process of the pool over a lost connection; Celery drops it, for it cannot ack it."""
+        if self._is_reconnecting:
+            self._is_reconnecting = False
+            return
+        super().on_close()
+
+    @override
+    def ensure_connected(self, conn: Any) -> Any:
+        """Try again every two seconds; Celery's pauses grow to half a minute."""
+        conn.ensure_connection = partial(conn.ensure_connection, **_RECONNECT)
+        return super().ensure_connected(conn)
+
+    @override
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Lay aside what cannot be decoded; Celery acknowledges it, and it is gone."""
+        _log.error("a message cannot be decoded: %r", exc)
+        message.reject_log_error(_log, self.connection_errors)
+
+    @override
+    def shutdown(self) -> None:
+        """Give back what was not finished: the pool has ended, so nobody works on it any more."""
+        super().shutdown()
+        leave()
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def bound_shutdown(how: str, **_: object) -> None:
+    """Turn SIGTERM, which waits for the running tasks, into SIGQUIT, which does not, when it takes too long."""
+    if how == "Warm":
+        seconds = process_settings().shutdown_seconds
+        timer = threading.Timer(seconds, _give_up_waiting, (seconds,))
+        timer.daemon = True
+        timer.start()
+
+
+def _give_up_waiting(seconds: float) -> None:
+    _log.warning("tasks still run after %g s: they are given back", seconds)
+    os.kill(os.getpid(), signal.SIGQUIT)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A queue that loses nothing: stock Celery publishes, real workers are stopped and killed at the worst moment."""
+
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+import redis
+from celery.result import AsyncResult
+
+from tests.support.ports import free_port, wait_until
+from tests.support.redis_server import RedisServer
+from tests.support.schedulers import Scheduler
+from tests.support.workers import Node
+from worker.settings import Settings
+
+pytestmark = [pytest.mark.root, pytest.mark.redis]
+
+_KEYS = Settings().queue_key
+
+
+def test_a_task_sent_to_a_frozen_idle_worker_outlives_it(
+    node: Node, other_node: Node, scheduler: Scheduler, own_redis_server: RedisServer
+) -> None:
+    """Redis delivers to the worker, which is killed before it can know: stock Celery loses the task every time."""
+    other_node.stop()
+    with own_redis_server.client() as client:
+        result = _send_to_frozen(node, scheduler, client)
+    node.kill()
+
+    other_node.start()
+
+    assert result.get(timeout=60) is False
+
+
+def _send_to_frozen(node: Node, scheduler: Scheduler, client: redis.Redis) -> AsyncResult:
+    """Stop the worker while it waits in Redis, and send it a task that Redis delivers to it.
+
+    A wait ends by itself and is begun anew; between the two the task stays in its queue, and this is tried again.
+    """
+    while True:
+        node.pause()
+        result = scheduler.send("destroy", container_id="c1")
+        with suppress(TimeoutError):
+            wait_until(lambda: client.llen("provision") == 0, "delivery", seconds=0.2)
+            return result
+        node.resume()
+        assert result.get(timeout=60) is False
+
+
+def test_a_retry_waits_in_redis_and_outlives_its_worker(
+    node: Node, scheduler: Scheduler, own_redis_server: RedisServer
+) -> None:
+    """Nothing is held for it in a worker, and whoever is there when it is due goes on."""
+    node.stop()
+    node.env["PROVISIONER_RETRY_BASE_SECONDS"] = "2"
+    node.start()
+    scheduler.send("pull", image=f"127.0.0.1:{free_port()}/nothing:1")
+    with own_redis_server.client() as client:
+        wait_until(lambda: client.zcard(f"{_KEYS}:delayed") == 1, "the first failure", seconds=30)
+        assert scheduler.call("destroy", container_id="c1") is False
+        ((before, due_ms),) = client.zrange(f"{_KEYS}:delayed", 0, -1, withscores=True)
+        node.kill()
+        node.start()
+
+        wait_until(lambda: client.zcount(f"{_KEYS}:delayed", due_ms + 1, "+inf") == 1, "another attempt", seconds=60)
+
+        assert client.zscore(f"{_KEYS}:delayed", before) is None
+
+
+@pytest.mark.parametrize("end", [Node.stop, Node.quit])
+def test_a_worker_that_is_told_to_end_gives_back_what_it_does_not_finish(
+    node: Node, scheduler: Scheduler, own_redis_server: RedisServer, end: Callable[[Node], None]
+) -> None:
+    """SIGQUIT at once, SIGTERM when its time is over; and nothing is held against the task."""
+    node.stop()
+    node.env["PROVISIONER_SHUTDOWN_SECONDS"] = "1"
+    node.start()
+    with socket.create_server(("127.0.0.1", 0)) as silent, own_redis_server.client() as client:
+        scheduler.send("pull", image=f"127.0.0.1:{silent.getsockname()[1]}/anything:1")
+        silent.settimeout(30)
+        connection, _ = silent.accept()
+        with connection:
+            end(node)
+
+            assert connection.recv(65536)
+            assert client.llen("provision") == 1
+            assert client.zcard(f"{_KEYS}:consumers") == 0
+            assert list(client.scan_iter(f"{_KEYS}:failed:*")) == []

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kombu's Redis transport with another way to consume. Written against kombu 5.7.0; a test names what it leans on.
+
+Publishing, queues as lists, fanout and remote control are kombu's. So is a consumer that acknowledges nothing, such as
+one of replies. Overridden, each with its reason at the method:
+
+=========  =========================================================================
+Transport  ``__init__``, for its poller
+Poller     ``get``, ``_register_BRPOP``, ``on_readable``, ``maybe_restore_messages``
+Channel    ``basic_consume``, ``_basic_cancel``; new ``take``, ``listen``, ``beat``
+QoS        ``append``, ``ack``, ``reject``, ``can_consume``, ``restore_visible``
+=========  =========================================================================
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from functools import cached_property, partial
+from queue import Empty
+from typing import Any
+
+import redis
+from kombu.transport import redis as stock
+from kombu.utils.json import loads
+from typing_extensions import override
+
+from worker.transport.due import due_ms_of
+from worker.transport.ledger import Ledger
+from worker.transport.poller import Poller
+from worker.transport.qos import BATCH, QoS
+from worker.transport.scripts import Delivery, QueueScripts
+from worker.transport.waits import WAIT_SECONDS, Wait
+
+_log = logging.getLogger(__name__)
+_REST_SECONDS = 1.0
+_ledgers: dict[tuple[int, str, str], Ledger] = {}
+
+
+def leave() -> None:
+    """Give back all that this process was delivered and did not finish; its tasks have ended, and none will begin."""
+    for (pid, _, _), ledger in list(_ledgers.items()):
+        if pid == os.getpid():
+            ledger.leave()
+
+
+class Channel(stock.Channel):  # type: ignore[misc]
+    """Delivers what Redis has recorded as delivered.
+
+    Attributes:
+        consumer_name: Option; what this process's consumer is called in Redis.
+        queue_key: Option; what the keys of the records start with.
+        max_deliveries: Option; see `Ledger`.
+        is_recorded: Whether somebody here acknowledges.
+        waits: One per queue, by the name of its handler.
+    """
+
+    QoS = QoS
+    consumer_name = "worker"
+    queue_key = "{provisioner:default}:queue"
+    max_deliveries = 10
+    from_transport_options = (*stock.Channel.from_transport_options, "consumer_name", "queue_key", "max_deliveries")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.is_recorded = False
+        self.waits: dict[str, Wait] = {}
+        self._no_ack_queues: set[str] = set()
+        self._rests_until = 0.0
+        super().__init__(*args, **kwargs)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The process's ledger for this server; the first channel makes it, with connections of its own."""
+        key = (os.getpid(), self.connection.client.as_uri(), f"{self.queue_key} {self.consumer_name}")
+        if key not in _ledgers:
+            scripts = QueueScripts(redis.Redis(connection_pool=self._get_pool()), self.queue_key)
+            options = {"timeout_seconds": self.visibility_timeout, "max_deliveries": self.max_deliveries}
+            _ledgers[key] = Ledger(scripts, self.consumer_name, **options)
+        return _ledgers[key]
+
+    @override
+    def basic_consume(self, queue: str, no_ack: bool = False, *args: Any, **kwargs: Any) -> Any:
+        """Make the consumer known before anything can be delivered to it."""
+        answer = super().basic_consume(queue, no_ack, *args, **kwargs)
+        if no_ack:
+            self._no_ack_queues.add(queue)
+        elif queue not in self._fanout_queues:
+            self.is_recorded = True
+        if self.is_recorded:
+            self.ledger.serve(self._sources(), is_listening=bool(self.waits))
+            self._open_waits()
+        return answer
+
+    def _sources(self) -> list[str]:
+        """The lists to take from: kombu's order, by priority and then round robin."""
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        return [self._q_for_pri(queue, priority) for priority in self.priority_steps for queue in queues]
+
+    def _open_waits(self) -> None:
+        for queue in self.active_queues:
+            name = f"wait for {queue}"
+            if name not in self.waits:
+                self.waits[name] = Wait(self._create_client(asynchronous=True), queue)
+                self.handlers[name] = partial(self._receive_moved, self.waits[name])
+
+    @override
+    def _basic_cancel(self, consumer_tag: str) -> None:
+        """Stop waiting at once: nobody reads the answer once Celery has cancelled its consumer."""
+        super()._basic_cancel(consumer_tag)
+        for wait in self.waits.values():
+            if wait.source not in self.active_queues:
+                wait.close()
+        self.waits = {name: wait for name, wait in self.waits.items() if wait.source in self.active_queues}
+
+    def listen(self) -> None:
+        """Deliver what is there, then wait on every queue; called at each turn of the loop while there is credit."""
+        idle = [wait for wait in self.waits.values() if not wait.is_out]
+        if not idle or time.monotonic() < self._rests_until:
+            return
+        if not self.connection.cycle._in_protected_read:  # noqa: SLF001 - else the poller's `get` has just done so
+            self.take()
+        if not self.qos.can_consume() or time.monotonic() < self._rests_until:
+            return
+        for wait in idle:
+            wait.send(self.ledger.consumer, self.ledger.record_key(wait.source))
+
+    def take(self) -> int:
+        """Deliver what is there and return how much that was; waits for nothing. One round trip."""
+        count = min(self.qos.credit, BATCH)
+        taken = self._on_refusal(lambda: self.ledger.take(self._sources(), count)) or ()
+        for tag, delivery in taken:
+            self._hand_on(tag, delivery)
+        return len(taken)
+
+    def _receive_moved(self, wait: Wait) -> bool:
+        """Deliver what came on a wait's connection. Raises Empty if that is nothing."""
+        has_credit = self.qos.can_consume()
+        consumer, message = self._on_refusal(wait.receive) or ("", None)
+        found = message and self.ledger.received(consumer, wait.source, message)
+        if not found:
+            raise Empty
+        if not has_credit:
+            self.ledger.give_back(found[0])
+            raise Empty
+        self._hand_on(*found)
+        return True
+
+    def _hand_on(self, tag: str, delivery: Delivery) -> None:
+        """Give a recorded message to its queue's callback, unless it cannot be read or is not due."""
+        queue = delivery.source.rsplit(self.sep, 1)[0]
+        if queue not in self.active_queues:
+            self.ledger.give_back(tag)
+            return
+        self._queue_cycle.rotate(queue)
+        try:
+            payload = loads(delivery.message.decode())
+            payload["properties"]["delivery_tag"] = tag
+            self.decode_body(payload["body"], payload["properties"].get("body_encoding"))
+            due_ms = due_ms_of(payload)
+        except Exception as error:  # noqa: BLE001 - whatever a stranger's bytes can make a decoder raise
+            self.ledger.bury(tag, f"cannot be decoded: {error!r}")
+            return
+        if due_ms is not None and self.ledger.delay(tag, due_ms):
+            return
+        self.connection._deliver(payload, queue)  # noqa: SLF001 - as kombu's own channel does
+        if queue in self._no_ack_queues:
+            self.ledger.acknowledge(tag)
+
+    def beat(self) -> None:
+        """Give the sign of life, and drop the connections on which an answer is overdue."""
+        for wait in self.waits.values():
+            if wait.is_overdue(self.socket_timeout or WAIT_SECONDS):
+                _log.warning("no answer on the connection that waits for %s: it is closed", wait.source)
+                wait.close()
+        if self.ledger.is_beat_due:
+            self._on_refusal(self.ledger.beat)
+
+    def _on_refusal(self, ask: Callable[[], Any]) -> Any:
+        """Ask Redis; when it answers but refuses, rest. Returns None then; a worker does not end because of it.
+
+        Raises:
+            redis.ConnectionError: It cannot be reached; or it is a replica by now, and another one is to be found.
+        """
+        try:
+            return ask()
+        except redis.exceptions.ReadOnlyError as error:
+            raise redis.ConnectionError(f"the server has become a replica: {error}") from error
+        except redis.ResponseError as error:
+            _log.warning("Redis refuses: %s", error)
+            self._rests_until = time.monotonic() + _REST_SECONDS
+            return None
+
+
+class Transport(stock.Transport):  # type: ignore[misc]
+    """What `redis://` and `rediss://` mean in a worker's process."""
+
+    Channel = Channel
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = Poller()

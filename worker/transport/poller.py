@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a channel waits, and what its answers go to. Written against kombu 5.7.0."""
+
+from typing import Any
+
+from kombu.transport import redis as stock
+from typing_extensions import override
+
+
+class Poller(stock.MultiChannelPoller):  # type: ignore[misc]
+    """Waits on one connection per queue."""
+
+    @override
+    def get(self, callback: Any, timeout: float | None = None) -> None:
+        """Without an event loop, return as soon as something was delivered; kombu delivers while it polls only."""
+        channels = [channel for channel in self._channels if channel.is_recorded and channel.active_queues]
+        delivered = [channel.take() for channel in channels if channel.qos.can_consume()]
+        if not any(delivered):
+            super().get(callback, timeout)
+
+    @override
+    def _register_BRPOP(self, channel: Any) -> None:
+        """Wait by moving instead of popping."""
+        if not channel.is_recorded:
+            super()._register_BRPOP(channel)
+            return
+        for name, wait in channel.waits.items():
+            if not self._client_registered(channel, wait.client, name):
+                wait.forget()
+                self._register(channel, wait.client, name)
+        channel.listen()
+
+    @override
+    def on_readable(self, fileno: int) -> Any:
+        """Read an answer even if nothing may be delivered: kombu would leave the message unread, and it to nobody."""
+        channel, kind = self._fd_to_chan.get(fileno, (None, None))
+        if channel is not None and kind in channel.waits:
+            return channel.handlers[kind]()
+        return super().on_readable(fileno)
+
+    @override
+    def maybe_restore_messages(self) -> None:
+        """Called every `unacked_restore_interval` by the event loop, and without one after every empty wait."""
+        for channel in list(self._channels):
+            if channel.is_recorded:
+                channel.beat()

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The queue's transitions as typed calls: one script and one round trip each.
+
+They raise what redis-py raises: kombu and Celery know those classes and reconnect.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, cast
+
+import redis
+
+from worker.lua import script
+
+
+class Settled(StrEnum):
+    """What came of taking a message out of a consumer's record."""
+
+    DONE = "done"
+    ECHO = "echo"
+    GONE = "gone"
+    DUE = "due"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """A message in a consumer's record.
+
+    Attributes:
+        consumer: To whom it was delivered.
+        source: Key of the list it came from.
+        message: As it was published.
+    """
+
+    consumer: str
+    source: str
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """What a sign of life found.
+
+    Attributes:
+        held: Messages in the consumer's records.
+        buried: Messages that were laid aside, because too many workers died over them.
+        ended: Consumers that were dead, and how many messages each had.
+    """
+
+    held: int
+    buried: int
+    ended: dict[str, int]
+
+
+class QueueScripts:
+    """The scripts on one client. Each may be repeated when its reply was lost, and `take` loses nothing by it.
+
+    Args:
+        client: Its replies are bytes.
+        key: What all keys start with.
+    """
+
+    def __init__(self, client: redis.Redis, key: str) -> None:
+        self.client = client
+        self.key = key
+        self._scripts = {
+            transition: script(client, "lock_server", "queue_common", f"queue_{transition}")
+            for transition in ("beat", "take", "acknowledge", "return", "delay", "bury", "leave", "letter_requeue")
+        }
+
+    def record_key(self, consumer: str, source: str) -> str:
+        """Name the list that holds what a consumer was delivered from `source`."""
+        return f"{self.key}:taken:{consumer}:{source}"
+
+    def beat(self, consumer: str, *, lease_ms: int, limit: int, sources: Sequence[str]) -> Beat | None:
+        """Give a sign of life, and end who is dead. None: the consumer itself was taken for dead and is no more."""
+        answer = self._call("beat", consumer, lease_ms, limit, *sources)
+        if answer[0] == b"gone":
+            return None
+        names, counts = answer[3][::2], answer[3][1::2]
+        ended = {name.decode(): count for name, count in zip(names, counts, strict=True)}
+        return Beat(held=answer[1], buried=answer[2], ended=ended)
+
+    def take(self, consumer: str, *, count: int, sources: Sequence[str]) -> list[Delivery] | None:
+        """Take up to `count` messages, from the first source first. None: the consumer is gone."""
+        answer = self._call("take", consumer, count, *sources)
+        if answer[0] == b"gone":
+            return None
+        return [
+            Delivery(consumer=consumer, source=source.decode(), message=message)
+            for source, message in zip(answer[1::2], answer[2::2], strict=True)
+        ]
+
+    def acknowledge(self, delivery: Delivery) -> Settled:
+        """Take a message that is done out of the record."""
+        return self._settle("acknowledge", delivery)
+
+    def give_back(self, delivery: Delivery, *, limit: int = 0) -> Settled:
+        """Give a message back; with a limit it counts as a failure, and the last one lays the message aside."""
+        return self._settle("return", delivery, limit)
+
+    def delay(self, delivery: Delivery, *, due_ms: int) -> Settled:
+        """Keep a message until it is due; DUE if it is, nothing changed."""
+        return self._settle("delay", delivery, due_ms)
+
+    def bury(self, delivery: Delivery, *, reason: str) -> Settled:
+        """Lay a message aside."""
+        return self._settle("bury", delivery, reason)
+
+    def leave(self, consumer: str) -> int:
+        """End the consumer. Returns how many messages went back."""
+        return int(self._call("leave", consumer))
+
+    def requeue_letter(self, letter: str) -> bool:
+        """Put a message that was laid aside into its queue again. Returns whether it was there."""
+        return bool(self._call("letter_requeue", letter))
+
+    def records(self, consumer: str, sources: Sequence[str]) -> list[Delivery]:
+        """Return all in the consumer's records, latest first per source."""
+        return [
+            Delivery(consumer=consumer, source=source, message=message)
+            for source in sources
+            for message in cast("list[bytes]", self.client.lrange(self.record_key(consumer, source), 0, -1))
+        ]
+
+    def _settle(self, transition: str, delivery: Delivery, *arguments: str | int) -> Settled:
+        answer = self._call(transition, delivery.consumer, delivery.source, delivery.message, *arguments)
+        return Settled(answer.decode())
+
+    def _call(self, transition: str, *arguments: str | int | bytes) -> Any:
+        return self._scripts[transition](keys=[self.key], args=arguments)
