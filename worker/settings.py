@@ -67,6 +67,19 @@ class Settings(BaseSettings):
     insecure_registries: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="host[:port] spoken to over plain HTTP, comma-separated; loopback always may."
     )
+    registry_certs_dir: Path | None = Field(
+        None, description="Directory of `<host[:port]>/ca.crt`, `client.cert` and `client.key`, as Docker's certs.d."
+    )
+    registry_mirrors: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="registry=host[:port][/prefix], comma-separated: who is asked first by callers without a secret.",
+    )
+    https_proxy: SecretStr | None = Field(
+        default=None, description="Proxy for registries over HTTPS, http://[user:password@]host:port."
+    )
+    no_proxy: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Hosts and domains reached without the proxy, comma-separated; `*` for all; loopback always is."
+    )
     registry_timeout_seconds: float = Field(30.0, gt=0, description="Longest silence on a registry connection.")
     registry_attempts: int = Field(4, ge=1, description="Tries of one registry request inside one task.")
 
@@ -146,7 +159,13 @@ class Settings(BaseSettings):
         return prefix
 
     @field_validator(
-        "archive_protocols", "insecure_registries", "prune_excluded_images", "secrets_resolvers", mode="before"
+        "archive_protocols",
+        "insecure_registries",
+        "no_proxy",
+        "prune_excluded_images",
+        "registry_mirrors",
+        "secrets_resolvers",
+        mode="before",
     )
     @classmethod
     def _split_list(cls, words: object) -> object:

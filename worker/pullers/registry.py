@@ -3,16 +3,18 @@
 
 Differences and limits: a digest goes before a tag when both are given, and the tag is not asked for. Credentials are
 those of the call, else what Docker's configuration on this node has for the registry. A user name `<token>` marks a
-password that is an identity token, as in Docker's credential helpers.
+password that is an identity token, as in Docker's credential helpers. Callers who bring no credential are served by the
+registry's mirrors first, if it has any.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import ClassVar
 
 from typing_extensions import override
 
-from worker.errors import InvalidArgument, InvalidImage, SizeMismatch
+from worker.errors import InvalidArgument, InvalidImage, ProvisionerError, SizeMismatch
 from worker.oci.descriptor import Descriptor
 from worker.oci.manifest import Index, parse_manifest_or_index
 from worker.oci.media_types import GENERIC, INDEXES, MANIFESTS
@@ -24,7 +26,10 @@ from worker.registry.auth import Login
 from worker.registry.client import RegistryClient, RepositoryClient
 from worker.registry.credential_helper import IDENTITY_TOKEN_USERNAME
 from worker.registry.docker_config import docker_login
+from worker.registry.mirrors import at_mirror, parse_mirrors
 from worker.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 
 class RegistryImage(RemoteImage):
@@ -59,6 +64,9 @@ class RegistryPuller(Puller):
     Args:
         settings: Platforms apart, everything about registries.
         client: Made from the settings if not given.
+
+    Raises:
+        InvalidArgument: A setting is unusable.
     """
 
     transports: ClassVar[frozenset[Transport]] = frozenset({Transport.DOCKER})
@@ -66,6 +74,7 @@ class RegistryPuller(Puller):
     def __init__(self, settings: Settings, *, client: RegistryClient | None = None) -> None:
         self._settings = settings
         self._client = client or RegistryClient(settings)
+        self._mirrors = parse_mirrors(settings.registry_mirrors)
 
     def close(self) -> None:
         """Drop all idle connections."""
@@ -79,8 +88,25 @@ class RegistryPuller(Puller):
             raise InvalidArgument(argument="image", value=str(source), reason="it names no image of a registry")
         if credential is not None and not credential.is_for(reference.registry):
             credential = None
+        image = self._at_mirrors(reference, platform) if credential is None else None
+        yield image or self._at(reference, platform, credential)
+
+    def _at_mirrors(self, reference: Reference, platform: Platform) -> RegistryImage | None:
+        """Return the image as the first mirror that has it gives it, None if there is none.
+
+        A mirror may lack an image, be away or be broken: its registry is there to be asked. It is not shown what a
+        caller brings, which is for the registry.
+        """
+        for mirror in self._mirrors.get(reference.registry, ()):
+            try:
+                return self._at(at_mirror(reference, mirror), platform, None)
+            except ProvisionerError as error:
+                _log.warning("mirror %s of %s is passed over: %s", mirror, reference.registry, error)
+        return None
+
+    def _at(self, reference: Reference, platform: Platform, credential: Credential | None) -> RegistryImage:
         repository = self._client.repository(reference, login=self._login(reference, credential))
-        yield RegistryImage(repository, self._resolve(repository, reference, platform), credential=credential)
+        return RegistryImage(repository, self._resolve(repository, reference, platform), credential=credential)
 
     def _login(self, reference: Reference, credential: Credential | None) -> Login | None:
         if credential is None:

@@ -14,11 +14,12 @@ from typing import Final
 from urllib.parse import urljoin
 
 import urllib3
-from urllib3.exceptions import HTTPError, NewConnectionError, SSLError
+from urllib3.exceptions import HTTPError, NewConnectionError, ProxyError, SSLError
 from urllib3.exceptions import TimeoutError as HTTPTimeout
 
 from worker.errors import RegistryUnavailable, RegistryUnusable
 from worker.registry.endpoints import HostPolicy, Origin
+from worker.registry.pools import Pools
 from worker.settings import MIB, Settings
 
 CHUNK_BYTES: Final = MIB
@@ -129,7 +130,10 @@ class Channel:
     """Sends requests; safe to share between threads.
 
     Args:
-        settings: Timeouts, insecure registries, how many connections to keep.
+        settings: Timeouts, insecure registries, certificates, the proxy, how many connections to keep.
+
+    Raises:
+        InvalidArgument: A setting is unusable.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -137,16 +141,11 @@ class Channel:
         logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
         self.policy = HostPolicy(settings.insecure_registries)
         self._timeout_seconds = settings.registry_timeout_seconds
-        self._pool = urllib3.PoolManager(
-            num_pools=32,
-            maxsize=settings.parallel_layers + settings.parallel_ranges,
-            timeout=urllib3.Timeout(connect=self._timeout_seconds, read=self._timeout_seconds),
-            retries=False,
-        )
+        self._pools = Pools(settings)
 
     def close(self) -> None:
         """Drop all idle connections."""
-        self._pool.clear()
+        self._pools.close()
 
     @contextmanager
     def get(self, url: str, *, headers: Mapping[str, str], authorize: Authorize = no_authorization) -> Iterator[Reply]:
@@ -200,8 +199,9 @@ class Channel:
         sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
         if authorization is not None:
             sent["Authorization"] = authorization
+        manager = self._pools.manager(origin)
         with _translated(origin):
-            raw = self._pool.request(
+            raw = manager.request(
                 method, url, body=body, headers=sent, preload_content=False, redirect=False, retries=False
             )
         lowered = {name.lower(): value for name, value in raw.headers.items()}
@@ -222,6 +222,8 @@ def _translated(origin: Origin) -> Iterator[None]:
         yield
     except SSLError as error:
         raise _tls_error(origin, str(error)) from None
+    except ProxyError:
+        raise RegistryUnavailable(registry=origin.netloc, reason="the proxy does not lead to it") from None
     except NewConnectionError as error:
         raise RegistryUnavailable(registry=origin.netloc, reason=_connect_reason(error)) from None
     except HTTPTimeout:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.images import Blob, Image, Style, build_image, build_index, dump, layer
+from tests.support.ports import free_port
 from tests.support.registry_server import PASSWORD, USERNAME, Registry
 from tests.support.tar import File
 from tests.unit.registry.odd_server import Answer, Asked, OddServer, odd_server
@@ -218,6 +219,29 @@ def test_the_nodes_docker_configuration_serves_who_brings_no_credential(
     assert resolve(puller, name).layers
     with pytest.raises(AccessDenied):
         resolve(puller, name, credential=Credential(USERNAME, "wrong"))
+
+
+@pytest.mark.registry
+def test_a_mirror_is_asked_first_and_its_registry_where_it_fails(
+    settings: Settings, registry: Registry, private_registry: Registry, server: OddServer
+) -> None:
+    """A mirror that is away or lacks the image costs nothing but time; a caller's credential goes to the registry."""
+    pushed, other = image_for("linux/amd64"), image_for("linux/amd64", config={"Cmd": ["mirrored"]})
+    name = private_registry.push("mirrored/image", "v1", pushed)
+    registry.push("cache/mirrored/image", "v1", other)
+    away = f"127.0.0.1:{free_port()}"
+    mirrors = [f"{private_registry.host}={mirror}" for mirror in (away, server.host, f"{registry.host}/cache")]
+    puller = RegistryPuller(settings.model_copy(update={"registry_mirrors": tuple(mirrors)}))
+
+    try:
+        assert str(resolve(puller, name).digest) == other.digest
+        image = resolve(puller, name, credential=CREDENTIAL)
+        assert str(image.digest) == pushed.digest
+        assert [asked.authorization for asked in server.asked] == [None]
+        with pytest.raises(AccessDenied, match=private_registry.host):
+            resolve(puller, f"{private_registry.host}/mirrored/absent:1")
+    finally:
+        puller.close()
 
 
 @pytest.mark.registry

@@ -3,12 +3,10 @@
 
 import base64
 import gzip
-import ssl
 import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,22 +49,6 @@ def server() -> Iterator[OddServer]:
     """A web server that answers as told."""
     with odd_server() as running:
         yield running
-
-
-@contextmanager
-def tls_server(certificate: trustme.LeafCert) -> Iterator[OddServer]:
-    """Run a web server with a certificate."""
-    running = OddServer()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
-    running._server.socket = context.wrap_socket(running._server.socket, server_side=True)
-    thread = threading.Thread(target=running.run, daemon=True)
-    thread.start()
-    try:
-        yield running
-    finally:
-        running.stop()
-        thread.join()
 
 
 def opened(
@@ -125,8 +107,8 @@ def test_https_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     with (
-        tls_server(authority.issue_cert("localhost", "127.0.0.1")) as good,
-        tls_server(authority.issue_cert("other.example")) as other,
+        odd_server(authority.issue_cert("localhost", "127.0.0.1")) as good,
+        odd_server(authority.issue_cert("other.example")) as other,
     ):
         for server in (good, other):
             server.on("/demo.tar", Answer(body=archive_of()))

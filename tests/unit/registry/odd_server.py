@@ -10,6 +10,7 @@ Each path gives its answers in turn; the last one again and again.
 """
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+import trustme
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,17 @@ class _QuietServer(ThreadingHTTPServer):
 class OddServer:
     """The server; `host` is `127.0.0.1:<port>`."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self._scripts: dict[str, list[Script]] = {}
         self._mutex = threading.Lock()
         self.asked: list[Asked] = []
         self._server = _QuietServer(("127.0.0.1", 0), self._handler_class())
         self._server.daemon_threads = True
+        if context is not None:
+            # Each connection shakes hands in its own thread.
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self.host = f"127.0.0.1:{self._server.server_address[1]}"
 
     @property
@@ -173,9 +181,18 @@ def _chunked(answer: Answer) -> bytes:
 
 
 @contextmanager
-def odd_server() -> Iterator[OddServer]:
-    """Run a server for the context's time."""
-    server = OddServer()
+def odd_server(
+    certificate: trustme.LeafCert | None = None, *, clients: trustme.CA | None = None
+) -> Iterator[OddServer]:
+    """Run a server for the context's time; over TLS with a certificate, and for clients with one of `clients` only."""
+    context = None
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate.configure_cert(context)
+    if context is not None and clients is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        clients.configure_trust(context)
+    server = OddServer(context)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.layouts import docker_archive_entries
 from tests.support.provisioners import SMALL_TREE, files, provisioner, small_image, tree_text
 from tests.support.proxy import Proxy, proxy_to
 from tests.support.registry_server import OTHER_USERNAME, PASSWORD, USERNAME, Registry, registry_server
+from tests.support.tar import tar_bytes
+from tests.unit.registry.odd_server import Answer, Asked, odd_server
 from worker.errors import AccessDenied, ProvisionerError, RegistryUnavailable, SecretNotFound
 from worker.provisioner import Provisioner
 
@@ -202,6 +205,32 @@ def test_a_store_without_its_key_or_from_before_it_asks_everybody_once(site: Sit
     with pytest.raises(AccessDenied):
         site.pull(None)
     assert site.pull("first")
+
+
+def test_what_came_from_a_url_with_a_secret_is_private_too(tmp_path: Path, redis_url: str) -> None:
+    """Whoever shows another or none is sent to the server, which decides."""
+    basic = "Basic " + base64.b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
+    content = tar_bytes(docker_archive_entries({("demo:1",): small_image()}))
+    secrets_dir = tmp_path / "secrets"
+    secrets_dir.mkdir()
+    for name, password in {"good": PASSWORD, "bad": WRONG}.items():
+        (secrets_dir / name).write_text(json.dumps({"username": USERNAME, "password": password}))
+
+    def archive(asked: Asked) -> Answer:
+        return Answer(body=content) if asked.authorization == basic else Answer(status=401)
+
+    more = {"secrets_dir": secrets_dir, "archive_protocols": ("http",)}
+    with odd_server() as server, provisioner(tmp_path, redis_url, **more) as node:
+        server.on("/demo.tar", archive)
+        image = f"docker-archive:http://{server.host}/demo.tar"
+        node.pull({"image": image, "secret": "good"})
+        asked = len(server.asked)
+
+        assert node.pull({"image": image, "secret": "good"})
+        assert len(server.asked) == asked
+        for secret in (None, "bad"):
+            with pytest.raises(AccessDenied):
+                node.pull({"image": image, "secret": secret})
 
 
 def test_nothing_of_a_credential_is_on_disk(site: Site) -> None:
