@@ -15,7 +15,6 @@ Source: moby, image/spec/v1.md, "Combined Image JSON + Filesystem Changeset Form
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,8 +31,9 @@ from worker.oci.reference import ImageSource
 from worker.puller import RemoteImage
 from worker.pullers.choice import choose
 from worker.pullers.content import Content, LocalImage, reading
+from worker.pullers.made_manifest import canonical_json, make_manifest
 from worker.pullers.resolve import Wanted, complete
-from worker.pullers.saved import Paths, describe_layer, make_manifest
+from worker.pullers.saved import Paths, describe_layer
 
 REPOSITORIES_FILE: Final = "repositories"
 
@@ -144,7 +144,7 @@ def _make_config(chain: Sequence[_Layer], diff_ids: Sequence[Digest]) -> bytes:
     rootfs = {"type": "layers", "diff_ids": [str(diff_id) for diff_id in diff_ids]}
     history = [_history(layer.document) for layer in chain]
     document = {**chain[-1].document, "rootfs": rootfs, "history": history}
-    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+    return canonical_json(document)
 
 
 def _history(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Source: moby, image/spec/v1.2.md, "Combined Image JSON + Filesystem Changeset Fo
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ from worker.oci.descriptor import Descriptor
 from worker.oci.digest import Digest
 from worker.oci.document import decode_array
 from worker.oci.manifest import Manifest
-from worker.oci.media_types import OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST
+from worker.oci.media_types import OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD
 from worker.oci.reference import ImageSource
 from worker.puller import RemoteImage
 from worker.pullers.choice import choose
 from worker.pullers.content import Content, Extent, LocalImage, reading
+from worker.pullers.made_manifest import make_manifest
 from worker.pullers.resolve import Wanted, complete
 
 MANIFEST_FILE: Final = "manifest.json"
@@ -129,19 +129,3 @@ def _digest(extent: Extent) -> Digest:
     for chunk in extent.chunks():
         hasher.update(chunk)
     return Digest("sha256", hasher.hexdigest())
-
-
-def make_manifest(config: bytes, layers: Sequence[Descriptor]) -> bytes:
-    """Return the manifest that the archive lacks: canonical JSON, so that one image always has one digest."""
-    config_descriptor = Descriptor(media_type=OCI_CONFIG, digest=Digest.of(config), size_bytes=len(config))
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": _document(config_descriptor),
-        "layers": [_document(layer) for layer in layers],
-    }
-    return json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _document(descriptor: Descriptor) -> dict[str, str | int]:
-    return {"mediaType": descriptor.media_type, "digest": str(descriptor.digest), "size": descriptor.size_bytes}
