@@ -11,6 +11,7 @@ from worker.cli.output import size_text
 from worker.errors import InvalidArgument
 from worker.image import LayerFormat
 from worker.layers.erofs.probe import erofs_unsupported_reason
+from worker.linux.mountinfo import mount_that_holds
 from worker.linux.statfs import filesystem_type, may_mount
 from worker.registry.docker_config import docker_login
 from worker.settings import Settings
@@ -34,6 +35,7 @@ def check_node(settings: Settings) -> Iterator[Finding]:
     else:
         reasons = unsupported_reasons(work_dir=settings.work_dir, store_dir=settings.store_dir)
         yield from check_backends(reasons, configured=settings.backend)
+        yield check_propagation(settings.work_dir)
         yield check_erofs(erofs_unsupported_reason(settings.store_dir), configured=settings.layer_format)
     yield check_docker_config(settings.docker_config_dir)
     yield check_secrets(settings.secrets_dir)
@@ -79,6 +81,15 @@ def check_backends(reasons: Mapping[str, str | None], *, configured: str | None)
         yield good(subject, "it works") if reason is None else note(subject, reason)
     if all(reasons.get(name, "unknown") is not None for name in candidates):
         yield wrong("backends", f"none of {', '.join(candidates)} works here, so the worker does not start")
+
+
+def check_propagation(work_dir: Path) -> Finding:
+    """Say whether rootfses are seen in mount namespaces other than the worker's, such as a runtime's."""
+    mount = mount_that_holds(work_dir.resolve())
+    if mount.is_shared:
+        return good("propagation", f"{mount.path} is a shared mount: rootfses are seen all over the node")
+    detail = f"{mount.path} is no shared mount: a runtime in another mount namespace does not see new rootfses"
+    return note("propagation", f"{detail}; mount --make-rshared {mount.path}")
 
 
 def check_erofs(reason: str | None, *, configured: str | None) -> Finding:

@@ -81,6 +81,12 @@ def mounts_at_or_below(path: Path, mounts: Iterable[MountPoint] | None = None) -
     return tuple(_children_first([mount for mount in mounts if mount.path.is_relative_to(path)]))
 
 
+def mount_that_holds(path: Path) -> MountPoint:
+    """Return the mount on which an existing path lies, free of symbolic links."""
+    above = [mount for mount in read_mounts() if path.is_relative_to(mount.path)]
+    return max(enumerate(above), key=lambda item: (len(item[1].path.parts), item[0]))[1]
+
+
 def _lines_with(path: Path) -> bytes:
     """Read mountinfo without most of what is mounted elsewhere: parsing the mounts of a big host takes a while."""
     needle = os.fsencode(path)

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verdicts on backends, formats, directories and secrets."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from worker.cli.doctor_node import check_backends, check_directory, check_erofs, check_secrets
+from worker.cli.doctor_node import check_backends, check_directory, check_erofs, check_propagation, check_secrets
+from worker.linux.mount import BindMount, mount_bind, unmount_tree
 
 REASONS = {"overlay": "no kernel", "aufs": "no kernel", "copy": None, "bind": None}
 
@@ -29,6 +31,22 @@ def test_erofs_is_wrong_only_if_it_was_asked_for() -> None:
     assert check_erofs(None, configured="erofs").verdict == "good"
     assert check_erofs("kernel 5.4", configured=None).verdict == "note"
     assert check_erofs("kernel 5.4", configured="erofs").verdict == "wrong"
+
+
+@pytest.mark.root
+def test_a_work_directory_that_other_namespaces_do_not_see_is_noted(tmp_path: Path) -> None:
+    """A worker in a container whose volume does not propagate: rootfses would be seen by nobody else."""
+    below = tmp_path / "work"
+    below.mkdir()
+    mount_bind(BindMount(source=tmp_path, target=tmp_path))
+    subprocess.run(["mount", "--make-private", tmp_path], check=True)
+    private = check_propagation(below)
+    subprocess.run(["mount", "--make-shared", tmp_path], check=True)
+    shared = check_propagation(below)
+    unmount_tree(tmp_path)
+
+    assert (private.verdict, shared.verdict) == ("note", "good")
+    assert f"mount --make-rshared {tmp_path}" in private.detail
 
 
 def test_a_directory_that_others_may_enter_is_wrong(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from worker.linux.mount import Mount, mount_filesystem, unmount_tree
-from worker.linux.mountinfo import mounts_at_or_below, parse_mounts, read_mounts
+from worker.linux.mountinfo import mount_that_holds, mounts_at_or_below, parse_mounts, read_mounts
 
 TEXT = rb"""22 27 0:21 / /proc rw,relatime - proc proc rw
 27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard
@@ -74,3 +74,19 @@ def test_finds_real_mounts_by_path(tmp_path: Path, name: str) -> None:
 
     assert [(mount.path, mount.source) for mount in found] == [(tmp_path / name, "mine")]
     assert mounts_at_or_below(tmp_path) == ()
+
+
+@pytest.mark.root
+def test_a_path_lies_on_the_innermost_mount_made_last(tmp_path: Path) -> None:
+    """Of several upon each other, the one that is seen."""
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    outer = mount_that_holds(below)
+    for source in ("first", "second"):
+        mount_filesystem(Mount(fs_type="tmpfs", source=source, target=tmp_path / "a"))
+        (tmp_path / "a" / "b").mkdir()
+    inner = mount_that_holds(below)
+    unmount_tree(tmp_path)
+
+    assert inner.source == "second"
+    assert mount_that_holds(below) == outer

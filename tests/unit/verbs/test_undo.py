@@ -4,6 +4,7 @@
 import pytest
 import redis
 
+from tests.support.killing import count_lines, run_killed
 from tests.support.mounts import mounts_below
 from tests.support.provisioners import SMALL_TREE, files, keys, tree_text
 from worker.container_id import ContainerId
@@ -11,6 +12,7 @@ from worker.errors import ProvisionUnderWay
 from worker.oci.digest import Digest
 from worker.provisioner import Elsewhere, Provisioner
 from worker.records import read_record, write_record
+from worker.runtime import make_provisioner
 from worker.store.images import RefOwner
 
 pytestmark = [pytest.mark.root, pytest.mark.redis]
@@ -100,3 +102,34 @@ def test_what_began_on_another_node_is_undone_there(node: Provisioner, image: st
     assert node.take_back({"container_id": "c1", "image": image}) == Elsewhere(node="n2")
     node.node.containers.begin_destroy(container_id, node="n2")
     node.node.containers.finish_destroy(container_id)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("backend", ["overlay", "copy"])
+def test_a_provision_terminated_anywhere_is_undone(
+    node: Provisioner, image: str, redis_client: redis.Redis, backend: str
+) -> None:
+    """Killed at any line of ours: nothing is left in sight, and after the next recover nothing at all."""
+    keywords = {"container_id": "pod.c1", "image": image, "backend": backend}
+    lines = count_lines(lambda: make_provisioner(node.node.settings).provision(keywords))
+    node.destroy({"container_id": "pod"})
+    node.prune({})
+    kills = 0
+
+    for at_line in range(1, lines, lines // 24):
+        kills += run_killed(lambda: make_provisioner(node.node.settings).provision(keywords), at_line=at_line)
+        view = node.node.containers.get(ContainerId.parse("pod.c1"))
+        node.take_back(keywords)
+
+        if view is not None and "rootfs" in view.images:
+            assert node.destroy({"container_id": "pod.c1"}) is True
+        assert mounts_below(node.node.work.containers_dir) == []
+        assert files(node.node.work.containers_dir) == []
+        assert keys(redis_client) == set()
+        node.recover({})
+        assert [list(node.node.store.images.refs(digest)) for digest in node.node.store.images.digests()] in ([], [[]])
+        assert files(node.node.store.paths.staging_dir) == []
+        node.prune({})
+        assert files(node.node.store.paths.images_dir) == []
+
+    assert kills > 15
