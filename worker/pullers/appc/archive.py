@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`Aci`: an archive that was read once, as it came: hashed, adapted to a layer, and put into a file without a name."""
 
+import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -10,6 +11,7 @@ from typing import Self
 from typing_extensions import override
 
 from worker.errors import InvalidImage
+from worker.layers.ahead import Ahead
 from worker.layers.limits import LayerLimits
 from worker.layers.refusal import Excess, Refusal, shown
 from worker.oci.appc_manifest import AppcDependency, AppcManifest
@@ -21,9 +23,6 @@ from worker.pullers.appc.inflate import inflate_aci
 from worker.pullers.content import Extent
 from worker.pullers.spool import spooled
 from worker.settings import Settings
-
-_ANY_SHA256 = Digest("sha256", "0" * 64)
-_ANY_SHA512 = Digest("sha512", "0" * 128)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,23 +78,16 @@ class Spool:
         return LayerLimits.from_settings(self.settings)
 
 
-class HashedChunks(Iterator[bytes]):
-    """Chunks that are hashed and counted as they pass.
-
-    Args:
-        chunks: Any sizes.
-        like: A digest of the wanted algorithm.
-        max_bytes: Beyond it iterating raises `Excess`.
+class CountedChunks(Iterator[bytes]):
+    """Chunks that are counted as they pass; beyond `max_bytes` iterating raises `Excess`.
 
     Attributes:
         size_bytes: So far.
     """
 
-    def __init__(self, chunks: Iterator[bytes], like: Digest, *, max_bytes: int) -> None:
+    def __init__(self, chunks: Iterator[bytes], *, max_bytes: int) -> None:
         self.size_bytes = 0
         self._chunks = chunks
-        self._algorithm = like.algorithm
-        self._hasher = like.hasher()
         self._max_bytes = max_bytes
 
     @override
@@ -108,6 +100,20 @@ class HashedChunks(Iterator[bytes]):
         self.size_bytes += len(chunk)
         if self.size_bytes > self._max_bytes:
             raise Excess("bytes", self._max_bytes)
+        return chunk
+
+
+class HashedChunks(CountedChunks):
+    """Chunks that are also hashed, with `algorithm`."""
+
+    def __init__(self, chunks: Iterator[bytes], algorithm: str, *, max_bytes: int) -> None:
+        super().__init__(chunks, max_bytes=max_bytes)
+        self._algorithm = algorithm
+        self._hasher = hashlib.new(algorithm)
+
+    @override
+    def __next__(self) -> bytes:
+        chunk = super().__next__()
         self._hasher.update(chunk)
         return chunk
 
@@ -129,9 +135,11 @@ def read_aci(chunks: Iterator[bytes], *, spool: Spool, image: str) -> Iterator[A
     """
     limits, max_bytes = spool.limits, spool.settings.max_layer_bytes
     adapter = Adapter(limits, max_manifest_bytes=spool.settings.max_manifest_bytes)
-    came = HashedChunks(chunks, _ANY_SHA256, max_bytes=max_bytes)
-    plain = HashedChunks(inflate_aci(came, max_window_bytes=limits.max_window_bytes), _ANY_SHA512, max_bytes=max_bytes)
-    with spooled_layer(adapter.adapt(plain), spool=spool, image=image) as layer:
+    came = CountedChunks(chunks, max_bytes=max_bytes)
+    plain = HashedChunks(inflate_aci(came, max_window_bytes=limits.max_window_bytes), "sha512", max_bytes=max_bytes)
+    with ExitStack() as spooling:
+        with Ahead(plain) as content:
+            layer = spooling.enter_context(spooled_layer(adapter.adapt(content), spool=spool, image=image))
         yield Aci(
             image_id=plain.digest,
             manifest=AppcManifest.parse(adapter.manifest, image=image),
@@ -149,7 +157,7 @@ def spooled_layer(chunks: Iterator[bytes], *, spool: Spool, image: str) -> Itera
         StorageExhausted: The spool directory's filesystem is full.
     """
     max_bytes = spool.settings.max_layer_bytes
-    hashed = HashedChunks(chunks, _ANY_SHA256, max_bytes=max_bytes)
+    hashed = HashedChunks(chunks, "sha256", max_bytes=max_bytes)
     refusable = _blaming(hashed, image)
     with spooled(refusable, spool_dir=spool.directory, max_bytes=max_bytes, image=image) as file:
         descriptor = Descriptor(media_type=OCI_LAYER, digest=hashed.digest, size_bytes=hashed.size_bytes)
