@@ -16,6 +16,8 @@ import redis
 from tests.support.acis import aci_server, aci_tar, appc_manifest, dependency, image_id, write_aci
 from tests.support.mounts import mounts_below
 from tests.support.provisioners import files, keys, provisioner, tree_text
+from tests.support.runnable import shell_entries
+from tests.support.runs import left_of_runs, run_here
 from tests.support.tar import CharDevice, Dir, Entry, File, Hardlink, Symlink, tar_bytes
 from worker.errors import (
     DigestMismatch,
@@ -288,7 +290,7 @@ def test_recover_nested_container(start: START, redis_client: redis.Redis, *, ha
 
 def test_simple_linux_image_test(node: Provisioner, acis: Path) -> None:
     """A program of the image runs in it and sees it."""
-    write_images(acis, {"linux": (ls_entries(), [], "xz")})
+    write_images(acis, {"linux": (shell_entries(), [], "xz")})
 
     info = provisioned(node, image="appc:example.com/linux")
 
@@ -297,15 +299,27 @@ def test_simple_linux_image_test(node: Provisioner, acis: Path) -> None:
     assert re.search(r"^d.* bin$", shown, re.MULTILINE)
 
 
-def ls_entries() -> list[Entry]:
-    """Return this machine's `ls` with the libraries it is linked with."""
-    program = str(shutil.which("ls"))
-    linked = subprocess.run(["ldd", program], check=True, capture_output=True).stdout.decode()
-    libraries = set(re.findall(r"(/\S+) \(0x", linked))
-    return [
-        File("bin/ls", Path(program).read_bytes(), mode=0o755),
-        *(File(path.lstrip("/"), Path(path).read_bytes(), mode=0o755) for path in sorted(libraries)),
-    ]
+@pytest.mark.runtime
+def test_an_image_with_dependencies_runs_as_its_manifest_says(node: Provisioner, acis: Path) -> None:
+    """With crun: program, user, environment and directory of the image that was asked for, files of all."""
+    write_images(acis, {"base": ([*shell_entries(), File("etc/os", b"base")], [], "xz")})
+    app = {
+        "exec": ["/bin/sh", "-c", "id -un; echo $GREETING; pwd; cat /etc/os /etc/motd"],
+        "user": "app",
+        "group": "apps",
+        "environment": [{"name": "GREETING", "value": "hello"}],
+        "workingDirectory": "/data",
+    }
+    needed = [dependency("example.com/base"), dependency("example.com/tools")]
+    manifest = appc_manifest("example.com/app", dependencies=needed, app=app)
+    write_aci(acis, "example.com/app", aci_tar(manifest, Dir("data"), *APP))
+    provisioned(node)
+
+    done = run_here(node, "c1", "--runtime", "crun")
+
+    assert done.code == 0, done.err
+    assert done.out == "app\nhello\n/data\ntoolsapp"
+    assert left_of_runs(node) == []
 
 
 def test_simple_http_fetch(start: START, acis: Path) -> None:
