@@ -11,7 +11,7 @@
     appc        appc:             App Container images, on the web or in a directory
 
 `resolve` finds the image of a platform for all of them; `content`, `choice`, `members`, `saved`, `legacy`,
-`remote_archive` and `spool` are what the local ones are made of.
+`remote_archive`, `made_manifest` and `spool` are what the local ones are made of.
 """
 
 from collections.abc import Mapping
