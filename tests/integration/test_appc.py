@@ -17,7 +17,7 @@ from tests.support.acis import aci_server, aci_tar, appc_manifest, dependency, i
 from tests.support.mounts import mounts_below
 from tests.support.provisioners import files, keys, provisioner, tree_text
 from tests.support.runnable import shell_entries
-from tests.support.runs import left_of_runs, run_here
+from tests.support.runs import left_of_runs, run_here, unique
 from tests.support.tar import CharDevice, Dir, Entry, File, Hardlink, Symlink, tar_bytes
 from worker.errors import (
     DigestMismatch,
@@ -313,13 +313,13 @@ def test_an_image_with_dependencies_runs_as_its_manifest_says(node: Provisioner,
     needed = [dependency("example.com/base"), dependency("example.com/tools")]
     manifest = appc_manifest("example.com/app", dependencies=needed, app=app)
     write_aci(acis, "example.com/app", aci_tar(manifest, Dir("data"), *APP))
-    provisioned(node)
+    provisioned(node, unique("appc"))
 
-    done = run_here(node, "c1", "--runtime", "crun")
+    done = run_here(node, unique("appc"), "--runtime", "crun")
 
     assert done.code == 0, done.err
     assert done.out == "app\nhello\n/data\ntoolsapp"
-    assert left_of_runs(node) == []
+    assert left_of_runs(node.node.work.work_dir) == []
 
 
 def test_simple_http_fetch(start: START, acis: Path) -> None:
