@@ -64,6 +64,8 @@ class ProvisionerTask(Task):  # type: ignore[misc]  # Celery has no types
     def forward(self, node: str) -> NoReturn:
         """Publish this task to the node's queue under the same id, and end without a result here."""
         if not process_nodes(process_settings()).is_known(node):
+            if not (epoch := self.provisioner.node.epoch.join()).is_settled:
+                self._retry(epoch.incomplete())
             raise InvalidArgument(argument="node", value=node, reason="no node of this name ever registered")
         signature = self.signature(kwargs=self.request.kwargs).set(queue=f"node.{node}")
         raise self.replace(signature)

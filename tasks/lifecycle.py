@@ -14,10 +14,12 @@ from celery import bootsteps
 from celery.signals import celeryd_after_setup, celeryd_init
 
 import worker
+from tasks.presence import starting
 from tasks.recovery import recover_node
 from worker.celery import app
 from worker.errors import PermanentError, TransientError
 from worker.nodes import NodeView
+from worker.paths import WorkPaths
 from worker.runtime import process_nodes, process_provisioner
 from worker.settings import Settings, process_settings
 from worker.transport import select
@@ -46,10 +48,16 @@ def recover_at_start(**_: object) -> None:
 
     Runs once logging is set up and before the pool is started. An error that a retry does not help ends the worker.
     """
-    settings, pause = process_settings(), 0.5
+    settings = process_settings()
+    with starting(WorkPaths(settings.work_dir)) as is_alone:
+        _recover_until_done(settings, is_start=is_alone)
+
+
+def _recover_until_done(settings: Settings, *, is_start: bool) -> None:
+    pause = 0.5
     while True:
         try:
-            answer = recover_node(process_provisioner(settings), {}, is_start=True)
+            answer = recover_node(process_provisioner(settings), {}, is_start=is_start)
         except TransientError as error:
             _log.warning("recovery of node %s waits: %s", settings.node, error)
             time.sleep(pause)

@@ -32,14 +32,17 @@ class BeginKind(StrEnum):
     CONFLICT = "conflict"
     DESTROYING = "destroying"
     ELSEWHERE = "elsewhere"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeginOutcome:
-    """Answer of `Containers.begin_provision`; only the attribute that belongs to the kind is set.
+    """Answer of `Containers.begin_provision`; only the attributes that belong to the kind are set.
 
     Attributes:
+        kind: UNKNOWN: Redis lost data, and the node that has the container may have yet to show it.
         generation: BEGUN: what later transitions of this provision must show.
+        epoch: BEGUN: mark of the epoch; once there is another one, Redis may have lost this transition.
         info: PROVISIONED: the ProvisionInfo JSON answered earlier.
         image: CONFLICT: the image that has the name.
         container_id: DESTROYING: the outermost of the container and its ancestors that is being destroyed.
@@ -48,6 +51,7 @@ class BeginOutcome:
 
     kind: BeginKind
     generation: str = ""
+    epoch: str = ""
     info: str = ""
     image: str = ""
     container_id: ContainerId | None = None
@@ -60,6 +64,7 @@ class DestroyKind(StrEnum):
     MARKED = "marked"
     ABSENT = "absent"
     ELSEWHERE = "elsewhere"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +72,7 @@ class DestroyOutcome:
     """Answer of `Containers.begin_destroy`.
 
     Attributes:
+        kind: UNKNOWN: Redis lost data, and the node that has the container may have yet to show it.
         order: MARKED: what to destroy, every child before its parent, the container itself last.
         node: ELSEWHERE: the node that has the container or its root ancestor.
     """
@@ -91,11 +97,13 @@ class RestoreOutcome:
     Attributes:
         container_id: DESTROYING: the outermost of the container and its ancestors that is being destroyed.
         node: ELSEWHERE: the node that has the container or its root ancestor.
+        is_in_doubt: ELSEWHERE: that node has yet to say whether it has it; later, the answer may be another.
     """
 
     kind: RestoreKind
     container_id: ContainerId | None = None
     node: str = ""
+    is_in_doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,7 @@ from worker.container_view import (
     RestoreOutcome,
     read_view,
 )
+from worker.epoch import Epoch, epoch_arguments
 from worker.lua import script
 from worker.redis_errors import redis_errors
 
@@ -70,17 +71,19 @@ class Containers:
     Args:
         client: May be shared by threads.
         key_prefix: What all keys start with; in braces, so that they share a hash slot.
+        epoch: The node's part in it; whoever only reads needs none.
     """
 
-    def __init__(self, client: redis.Redis, key_prefix: str) -> None:
+    def __init__(self, client: redis.Redis, key_prefix: str, *, epoch: Epoch | None = None) -> None:
         self._client = client
         self._prefix = key_prefix
+        self._epoch = epoch
         self._index = ContainerIndex(client, key_prefix)
-        self._scripts = {name: script(client, "container_tree", f"container_{name}") for name in _TRANSITIONS}
+        self._scripts = {name: script(client, "container_tree", "epoch", f"container_{name}") for name in _TRANSITIONS}
 
     @redis_errors()
-    def begin_provision(
-        self, container_id: ContainerId, *, name: str, image: str, node: str, request: str
+    def begin_provision(  # noqa: PLR0913 - the fields of one hash, by keyword
+        self, container_id: ContainerId, *, name: str, image: str, node: str, request: str, is_shown: bool = False
     ) -> BeginOutcome:
         """Make the rootfs `name` pending, unless it is there or cannot be.
 
@@ -90,19 +93,23 @@ class Containers:
         Args:
             image: Normalised reference.
             request: All the caller asked for, opaque; kept with the pending name for whoever takes the work up again.
+            is_shown: The caller has the container on its disk and has just shown it: UNKNOWN is no answer then.
         """
-        kind, detail = self._run("begin_provision", container_id, name, image, node, request, _generation())
+        arguments = (name, image, node, request, _generation(), int(is_shown), *epoch_arguments(self._epoch))
+        kind, *details = self._run("begin_provision", container_id, *arguments)
         match BeginKind(kind):
             case BeginKind.BEGUN:
-                return BeginOutcome(kind=BeginKind.BEGUN, generation=detail)
+                return BeginOutcome(kind=BeginKind.BEGUN, generation=details[0], epoch=details[1])
             case BeginKind.PROVISIONED:
-                return BeginOutcome(kind=BeginKind.PROVISIONED, info=detail)
+                return BeginOutcome(kind=BeginKind.PROVISIONED, info=details[0])
             case BeginKind.CONFLICT:
-                return BeginOutcome(kind=BeginKind.CONFLICT, image=detail)
+                return BeginOutcome(kind=BeginKind.CONFLICT, image=details[0])
             case BeginKind.DESTROYING:
-                return BeginOutcome(kind=BeginKind.DESTROYING, container_id=ContainerId.parse(detail))
+                return BeginOutcome(kind=BeginKind.DESTROYING, container_id=ContainerId.parse(details[0]))
             case BeginKind.ELSEWHERE:
-                return BeginOutcome(kind=BeginKind.ELSEWHERE, node=detail)
+                return BeginOutcome(kind=BeginKind.ELSEWHERE, node=details[0])
+            case BeginKind.UNKNOWN:
+                return BeginOutcome(kind=BeginKind.UNKNOWN)
 
     @redis_errors()
     def finish_provision(self, container_id: ContainerId, *, name: str, image: str, generation: str, info: str) -> bool:
@@ -144,20 +151,24 @@ class Containers:
         self._run("note_wait", container_id, generation, _printable(waits_for[:MAX_ERROR_CHARS]))
 
     @redis_errors()
-    def begin_destroy(self, container_id: ContainerId, *, node: str) -> DestroyOutcome:
+    def begin_destroy(self, container_id: ContainerId, *, node: str, is_shown: bool = False) -> DestroyOutcome:
         """Mark the container and all nested in it as DESTROYING: from here no provision into them can win.
 
         Marking again answers MARKED again, with what is left. Cost: proportional to the containers nested in it.
+
+        Args:
+            is_shown: The caller has the container on its disk and has just shown it: UNKNOWN is no answer then.
         """
-        kind, *details = self._run("begin_destroy", container_id, node)
+        arguments = (node, int(is_shown), *epoch_arguments(self._epoch))
+        kind, *details = self._run("begin_destroy", container_id, *arguments)
         match DestroyKind(kind):
             case DestroyKind.MARKED:
                 order = tuple(ContainerId.parse(text) for text in details)
                 return DestroyOutcome(kind=DestroyKind.MARKED, order=order)
             case DestroyKind.ELSEWHERE:
                 return DestroyOutcome(kind=DestroyKind.ELSEWHERE, node=details[0])
-            case DestroyKind.ABSENT:
-                return DestroyOutcome(kind=DestroyKind.ABSENT)
+            case DestroyKind.ABSENT | DestroyKind.UNKNOWN as other:
+                return DestroyOutcome(kind=other)
 
     @redis_errors()
     def finish_destroy(self, container_id: ContainerId) -> bool:
@@ -170,12 +181,15 @@ class Containers:
         return bool(self._run("finish_destroy", container_id))
 
     @redis_errors()
-    def is_destroying(self, container_id: ContainerId) -> bool:
-        """Tell whether the container, or one it is nested in, is being destroyed."""
-        with self._client.pipeline(transaction=False) as pipeline:
-            for each in (*container_id.ancestors, container_id):
-                pipeline.hget(self._index.hash_key(each), "state")
-            return any(text_of(state) == ContainerState.DESTROYING for state in pipeline.execute() if state is not None)
+    def is_destroying(self, container_id: ContainerId, *, generation: str) -> bool:
+        """Tell whether this very container is being destroyed.
+
+        Args:
+            generation: On its disk: a mark on another one is out of date; "" when the disk has no rootfs of it.
+        """
+        state, current = self._client.hmget(self._index.hash_key(container_id), ["state", "generation"])
+        is_this = generation == "" or (current is not None and text_of(current) == generation)
+        return is_this and state is not None and text_of(state) == ContainerState.DESTROYING
 
     @redis_errors()
     def is_current(self, container_id: ContainerId, *, generation: str) -> bool:
@@ -185,7 +199,7 @@ class Containers:
 
     @redis_errors()
     def restore(
-        self, container_id: ContainerId, *, node: str, rootfses: Mapping[str, tuple[str, str]]
+        self, container_id: ContainerId, *, node: str, generation: str, rootfses: Mapping[str, tuple[str, str]]
     ) -> RestoreOutcome:
         """Show exactly the rootfses that the disk has; names pending for others stay pending.
 
@@ -195,17 +209,19 @@ class Containers:
         Locking: the caller holds the container's flock since it read the record.
 
         Args:
+            generation: On the disk: what Redis shows of another generation is replaced. Ignored without rootfses.
             rootfses: Normalised image and ProvisionInfo JSON by name.
         """
         triples = [text for name, (image, info) in rootfses.items() for text in (name, image, info)]
-        kind, *details = self._run("restore", container_id, node, _generation(), *triples)
+        on_disk = generation if rootfses else ""
+        kind, *details = self._run("restore", container_id, node, on_disk, _generation(), *triples)
         match RestoreKind(kind):
             case RestoreKind.RESTORED:
                 return RestoreOutcome(kind=RestoreKind.RESTORED)
             case RestoreKind.DESTROYING:
                 return RestoreOutcome(kind=RestoreKind.DESTROYING, container_id=ContainerId.parse(details[0]))
             case RestoreKind.ELSEWHERE:
-                return RestoreOutcome(kind=RestoreKind.ELSEWHERE, node=details[0])
+                return RestoreOutcome(kind=RestoreKind.ELSEWHERE, node=details[0], is_in_doubt=details[1] == "1")
 
     def forget_absent(
         self, seen: Iterable[ContainerView], *, kept_ids: Collection[ContainerId]

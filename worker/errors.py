@@ -272,6 +272,14 @@ class StateUnavailable(TransientError):
     sentence = "the state store is unavailable: {reason}"
 
 
+class ViewIncomplete(TransientError):
+    """Redis lost data, and not all nodes have shown their containers again: what it does not show may be there."""
+
+    reason: str
+    retry_after_seconds: float | None
+    sentence = "the state store lost its data: {reason}"
+
+
 class StateLost(TransientError):
     """A state transition found another state than it left: Redis lost data, or somebody else moved on."""
 

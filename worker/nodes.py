@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import redis
 
+from worker.epoch import Epoch, epoch_arguments
 from worker.lua import script
 from worker.redis_errors import redis_errors
 
@@ -84,14 +85,16 @@ class Nodes:
     Args:
         client: May be shared by threads.
         key_prefix: What all keys start with; in braces, so that they share a hash slot.
+        epoch: The node's part in it; only a node that shows itself has one.
     """
 
-    def __init__(self, client: redis.Redis, key_prefix: str) -> None:
+    def __init__(self, client: redis.Redis, key_prefix: str, *, epoch: Epoch | None = None) -> None:
         self._client = client
         self._prefix = key_prefix
+        self._epoch = epoch
         self._nodes_key = f"{key_prefix}:nodes"
         self._recovery_key = f"{key_prefix}:nodes:recovery"
-        self._heartbeat = script(client, "node_heartbeat")
+        self._heartbeat = script(client, "clock", "epoch", "node_heartbeat")
         self._mark_recovered = script(client, "node_mark_recovered")
 
     @redis_errors()
@@ -102,7 +105,7 @@ class Nodes:
             Whether the node is still marked as recovered. False, until `mark_recovered`: the worker has yet to run
             `recover`, or Redis lost its data and the worker must run it again.
         """
-        arguments = [view.name, view.to_json(), str(round(ttl_seconds * 1000))]
+        arguments = (view.name, view.to_json(), round(ttl_seconds * 1000), *epoch_arguments(self._epoch))
         return bool(self._heartbeat(keys=[self._prefix], args=arguments))
 
     @redis_errors()
@@ -112,6 +115,8 @@ class Nodes:
         Returns:
             The token of this recovery.
         """
+        if self._epoch is not None:
+            self._epoch.join()
         token = secrets.token_hex(8)
         self._client.hset(self._recovery_key, node, f"recovering:{token}")
         return token

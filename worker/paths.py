@@ -20,6 +20,8 @@
       trash/                        renamed out before deletion
     WORK_DIR/                       per node; mode 0700
       node.lock                     flock: one `recover` at a time
+      worker.lock                   flock: shared by the workers that are up
+      epoch                         what Redis remembered when this node last looked: see worker/epoch.py
       containers/<part>/            a container; nested ones below it
         lock                        flock: mounts and unmounts of this container
         record.json                 what was provisioned here: the truth
@@ -179,6 +181,16 @@ class WorkPaths:
     def node_lock_path(self) -> Path:
         """The flock under which a node recovers."""
         return self.work_dir / "node.lock"
+
+    @property
+    def worker_lock_path(self) -> Path:
+        """The flock that the node's workers share while they are up."""
+        return self.work_dir / "worker.lock"
+
+    @property
+    def epoch_path(self) -> Path:
+        """The file that keeps the id of the epoch."""
+        return self.work_dir / "epoch"
 
     @property
     def containers_dir(self) -> Path:

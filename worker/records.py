@@ -92,19 +92,22 @@ class ContainerRecord:
     Attributes:
         rootfses: Those recorded for mounting.
         pending: Digests of images pinned for rootfses still being pulled.
+        generation: Which container of this id it is: Redis may show an older one, from an old copy.
     """
 
     rootfses: Mapping[str, RootfsRecord] = field(default_factory=dict)
     pending: Mapping[str, str] = field(default_factory=dict)
+    generation: str = ""
 
-    def with_pending(self, name: str, digest: Digest) -> Self:
-        """Add a pinned image."""
-        return replace(self, pending={**self.pending, name: str(digest)})
+    def with_pending(self, name: str, digest: Digest, *, generation: str) -> Self:
+        """Add a pinned image to this generation."""
+        return replace(self, pending={**self.pending, name: str(digest)}, generation=generation)
 
-    def with_rootfs(self, record: RootfsRecord) -> Self:
-        """Add a rootfs; its name is pending no more."""
+    def with_rootfs(self, record: RootfsRecord, *, generation: str) -> Self:
+        """Add a rootfs to this generation; its name is pending no more."""
         name = record.info.name
-        return replace(self, rootfses={**self.rootfses, name: record}, pending=_without(self.pending, name))
+        rootfses = {**self.rootfses, name: record}
+        return replace(self, rootfses=rootfses, pending=_without(self.pending, name), generation=generation)
 
     def without(self, name: str) -> Self:
         """Forget a rootfs or a pinned image of this name."""
@@ -125,7 +128,9 @@ def read_record(path: Path) -> ContainerRecord:
     try:
         document = json.loads(path.read_bytes())
         rootfses = {name: _read_rootfs(entry) for name, entry in document["rootfses"].items()}
-        return ContainerRecord(rootfses=rootfses, pending=dict(document["pending"]))
+        return ContainerRecord(
+            rootfses=rootfses, pending=dict(document["pending"]), generation=str(document["generation"])
+        )
     except FileNotFoundError:
         return ContainerRecord()
     except (ValueError, KeyError, TypeError, AttributeError, InvalidArgument, IsADirectoryError) as error:
@@ -137,6 +142,7 @@ def write_record(path: Path, record: ContainerRecord) -> None:
     document = {
         "rootfses": {name: _rootfs(entry) for name, entry in record.rootfses.items()},
         "pending": record.pending,
+        "generation": record.generation,
     }
     durable.write_file(path, json.dumps(document).encode())
 

@@ -5,6 +5,7 @@ The fields and their defaults *are* the wire contract; a test lists them literal
 and names the first thing wrong with the request as an `InvalidArgument`.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
@@ -76,6 +77,12 @@ class ProvisionRequest(_Request):
     cached: bool = True
     read_only: bool = False
     secret: Name | None = None
+
+    def to_json(self) -> str:
+        """Return the keywords it was parsed from, defaults included: enough to ask again."""
+        texts = {"container_id": str(self.container_id), "image": self.image.normalised}
+        platform = None if self.platform is None else str(self.platform)
+        return json.dumps(self.model_dump(exclude={*texts, "platform"}) | texts | {"platform": platform})
 
 
 class DestroyRequest(_Request):

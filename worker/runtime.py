@@ -12,6 +12,7 @@ from redis.retry import Retry
 from worker.backends import choose_backend, supported_backends
 from worker.container_index import ContainerIndex
 from worker.containers import Containers
+from worker.epoch import Epoch
 from worker.errors import InvalidArgument
 from worker.image import LayerFormat
 from worker.layers.erofs.probe import erofs_unsupported_reason
@@ -33,6 +34,7 @@ from worker.verbs.node import Node
 
 _REDIS_RETRIES = 3
 _SCRAPE_TIMEOUT_SECONDS = 1.0
+_QUIET_HEARTBEATS = 2
 
 
 def make_redis(
@@ -51,6 +53,16 @@ def make_redis(
     )
 
 
+def make_epoch(settings: Settings, client: redis.Redis) -> Epoch:
+    """Return this node's part in the epoch of what Redis remembers."""
+    return Epoch(
+        client,
+        settings.key_prefix,
+        path=WorkPaths(settings.work_dir).epoch_path,
+        quiet_seconds=_QUIET_HEARTBEATS * settings.heartbeat_seconds,
+    )
+
+
 def make_provisioner(settings: Settings, *, observe: Observe = ignore) -> Provisioner:
     """Put one node's provisioner together; `observe` is told what it does.
 
@@ -66,6 +78,7 @@ def make_provisioner(settings: Settings, *, observe: Observe = ignore) -> Provis
     store = Store.open(settings.store_dir)
     _check_owner(settings.store_dir)
     client = make_redis(settings)
+    epoch = make_epoch(settings, client)
     directories = {"work_dir": settings.work_dir, "store_dir": settings.store_dir}
     node = Node(
         settings=settings,
@@ -77,7 +90,8 @@ def make_provisioner(settings: Settings, *, observe: Observe = ignore) -> Provis
             lease_seconds=settings.lease_seconds,
             token_floor=store.fence.highest_token,
         ),
-        containers=Containers(client, settings.key_prefix),
+        containers=Containers(client, settings.key_prefix, epoch=epoch),
+        epoch=epoch,
         pullers=make_pullers(settings),
         secrets=make_secrets(settings),
         backends=supported_backends(**directories),
@@ -161,5 +175,6 @@ def process_nodes(settings: Settings) -> Nodes:
     key = (os.getpid(), settings)
     with _lock:
         if key not in _nodes:
-            _nodes[key] = Nodes(make_redis(settings), settings.key_prefix)
+            client = make_redis(settings)
+            _nodes[key] = Nodes(client, settings.key_prefix, epoch=make_epoch(settings, client))
         return _nodes[key]

@@ -98,7 +98,7 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(30.0, ge=1, description="Lease of the cluster lock; renewed at one third.")
     lock_timeout_seconds: float = Field(60.0, gt=0, description="Longest wait for the cluster lock in one attempt.")
     redis_timeout_seconds: float = Field(5.0, gt=0, description="Longest wait for one Redis command.")
-    heartbeat_seconds: float = Field(10.0, gt=0, description="How often a node shows that it is alive.")
+    heartbeat_seconds: float = Field(5.0, gt=0, description="How often a node shows that it is alive.")
     metrics_port: int | None = Field(
         None, ge=1, le=65535, description="Where the worker serves metrics for Prometheus; unset: nowhere."
     )

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from tests.integration.chaos.pausing import paused_at
 from tests.support.layouts import write_layout
 from tests.support.mounts import mounts_below
 from tests.support.provisioners import files, keys, small_image, tree_text
-from worker.errors import LockTimeout, ProvisionerError, TransientError
+from worker.errors import LockTimeout, ProvisionerError, TransientError, ViewIncomplete
 from worker.image import LayerFormat
 from worker.oci.digest import Digest
 from worker.provisioner import Elsewhere, Provisioner
@@ -72,6 +73,7 @@ class Cluster:
                 work_dir=self.directory / node,
                 lease_seconds=1.0,
                 lock_timeout_seconds=_PATIENCE_SECONDS,
+                heartbeat_seconds=0.02,
             )
         )
 
@@ -97,6 +99,15 @@ class Cluster:
             with contextlib.suppress(LockTimeout):
                 return self.prune()
         raise AssertionError("the lock is not to be had")
+
+    def destroy_in_the_end(self) -> None:
+        """Destroy the one container, once Redis is believed again."""
+        for _ in range(100):
+            with contextlib.suppress(ViewIncomplete):
+                self.here.destroy({"container_id": "pod.c1"})
+                return
+            time.sleep(0.01)
+        raise AssertionError("Redis is never believed again")
 
     def recover(self) -> None:
         """Recover this node."""
@@ -271,7 +282,7 @@ def _assert_consistent(cluster: Cluster, outcome: _Outcome) -> None:
             _assert_alive(cluster, info)
     if outcome.is_destroyed:
         _assert_nothing_left(cluster)
-    cluster.here.destroy({"container_id": "pod.c1"})
+    cluster.destroy_in_the_end()
     cluster.prune_in_the_end()
     _assert_nothing_left(cluster)
 

@@ -77,10 +77,16 @@ class ContainersMachine(RuleBasedStateMachine):
         answers = {self.containers.finish_destroy(container_id) for _ in range(2)}
         assert answers == {self.model.finish_destroy(container_id)}
 
-    @rule(container_id=IDS, node=NODES, rootfses=st.dictionaries(NAMES, st.tuples(IMAGES, INFOS)))
-    def restore(self, container_id: ContainerId, node: str, rootfses: dict[str, tuple[str, str]]) -> None:
-        outcomes = [self.containers.restore(container_id, node=node, rootfses=rootfses) for _ in range(2)]
-        assert outcomes == [self.model.restore(container_id, node=node, rootfses=rootfses)] * 2
+    @rule(
+        container_id=IDS, node=NODES, rootfses=st.dictionaries(NAMES, st.tuples(IMAGES, INFOS)), is_other=st.booleans()
+    )
+    def restore(
+        self, container_id: ContainerId, node: str, rootfses: dict[str, tuple[str, str]], *, is_other: bool
+    ) -> None:
+        row = self.model.rows.get(container_id)
+        on_disk = {"generation": "other" if row is None or is_other else row.generation, "rootfses": rootfses}
+        outcomes = [self.containers.restore(container_id, node=node, **on_disk) for _ in range(2)]
+        assert outcomes == [self.model.restore(container_id, node=node, **on_disk)] * 2
         self.learn_generations()
 
     @rule(target=seen, node=NODES)
@@ -120,7 +126,11 @@ class ContainersMachine(RuleBasedStateMachine):
     @invariant()
     def knows_what_is_destroyed(self) -> None:
         for container_id in map(ContainerId.parse, ("a", "a.b", "a.b.c", "a-b")):
-            assert self.containers.is_destroying(container_id) == (self.model.doomed(container_id) is not None)
+            row = self.model.rows.get(container_id)
+            for generation in ("", row.generation if row else "none", "other"):
+                is_this = row is not None and generation in ("", row.generation)
+                is_marked = self.containers.is_destroying(container_id, generation=generation)
+                assert is_marked == (is_this and row is not None and row.is_destroying)
             assert self.containers.node_of(container_id) == self.model.node_of(container_id)
 
     def learn_generations(self) -> None:

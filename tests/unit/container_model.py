@@ -147,16 +147,34 @@ class Model:
         self._remove(container_id)
         return True
 
-    def restore(self, container_id: ContainerId, *, node: str, rootfses: Rootfses) -> RestoreOutcome:
-        if (doomed := self.doomed(container_id)) is not None:
+    def restore(self, container_id: ContainerId, *, node: str, generation: str, rootfses: Rootfses) -> RestoreOutcome:
+        row, doomed = self.rows.get(container_id), self.doomed(container_id)
+        is_other = bool(rootfses) and (row is None or row.generation != generation)
+        is_marked = row is not None and row.is_destroying and not is_other
+        if doomed is not None and (is_marked or not rootfses):
             return RestoreOutcome(kind=RestoreKind.DESTROYING, container_id=doomed)
         if (owner := self.node_of(container_id)) not in (None, node):
-            return RestoreOutcome(kind=RestoreKind.ELSEWHERE, node=str(owner))
+            if not rootfses:
+                return RestoreOutcome(kind=RestoreKind.ELSEWHERE, node=str(owner))
+            for each in (*self._below(container_id.root), container_id.root):
+                self.rows.pop(each, None)
+        for ancestor in reversed(container_id.ancestors):
+            self._unmark(ancestor)
+        if is_other and container_id in self.rows:
+            self.rows[container_id] = Row(node, generation)
         row = self._ensure(container_id, node)
+        if rootfses:
+            row.generation = generation
         row.rootfses = dict(rootfses)
         row.pending = {name: image for name, image in row.pending.items() if name not in rootfses}
         self._settle(container_id)
         return RestoreOutcome(kind=RestoreKind.RESTORED)
+
+    def _unmark(self, container_id: ContainerId) -> None:
+        row = self.rows.get(container_id)
+        if row is not None and row.is_destroying:
+            row.is_destroying = False
+            self._settle(container_id)
 
     def forget(self, view: ContainerView, *, is_unchanged: bool) -> bool:
         row = self.rows.get(view.container_id)

@@ -26,7 +26,7 @@ def fill(containers: Containers, *, node: str, count: int) -> list[str]:
     """Show so many containers on the node and return their ids in order."""
     ids = [f"{node.replace('.', '-')}-{number:05}" for number in range(count)]
     for text in ids:
-        containers.restore(ContainerId.parse(text), node=node, rootfses=ROOTFSES)
+        containers.restore(ContainerId.parse(text), node=node, generation="g", rootfses=ROOTFSES)
     return ids
 
 
@@ -92,7 +92,7 @@ def test_what_goes_and_comes_during_a_listing_hides_nothing_else(containers: Con
     for text in (*ids[:5], *ids[-5:]):
         containers.begin_destroy(ContainerId.parse(text), node="n")
         containers.finish_destroy(ContainerId.parse(text))
-    containers.restore(ContainerId.parse("a-new-one"), node="n", rootfses=ROOTFSES)
+    containers.restore(ContainerId.parse("a-new-one"), node="n", generation="g", rootfses=ROOTFSES)
     listed += ids_of(list(listing))
 
     assert listed == ids[:-5]
@@ -108,13 +108,14 @@ def test_clients_that_decode_see_the_same(containers: Containers, redis_client: 
         assert list(decoding.list()) == list(containers.list())
         assert decoding.get(ContainerId.parse(ids[0])) == containers.get(ContainerId.parse(ids[0]))
         assert decoding.begin_destroy(ContainerId.parse(ids[0]), node="n").order == (ContainerId.parse(ids[0]),)
-        assert decoding.is_destroying(ContainerId.parse(ids[0]))
+        assert decoding.is_destroying(ContainerId.parse(ids[0]), generation="g")
 
 
 def test_a_container_takes_little_memory(containers: Containers, redis_client: redis.Redis) -> None:
     """With an image of up to 64 characters its hash stays a listpack: a fraction of a table of fields."""
     container_id = ContainerId.parse("pod")
-    containers.restore(container_id, node="n", rootfses={"rootfs": ("docker.io/library/python:3.12-slim", "{}" * 2000)})
+    rootfses = {"rootfs": ("docker.io/library/python:3.12-slim", "{}" * 2000)}
+    containers.restore(container_id, node="n", generation="0123456789abcdef", rootfses=rootfses)
 
     assert redis_client.object("encoding", f"{PREFIX}:container:pod") == b"listpack"
     assert redis_client.memory_usage(f"{PREFIX}:container:pod") < 500

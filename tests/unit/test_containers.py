@@ -116,7 +116,7 @@ def test_another_node_is_told_who_has_the_container(containers: Containers) -> N
         assert begin(containers, container_id, node="n2") == BeginOutcome(kind=BeginKind.ELSEWHERE, node="n1")
         destroy = containers.begin_destroy(container_id, node="n2")
         assert destroy == DestroyOutcome(kind=DestroyKind.ELSEWHERE, node="n1")
-        assert containers.restore(container_id, node="n2", rootfses={}).kind is RestoreKind.ELSEWHERE
+        assert containers.restore(container_id, node="n2", generation="", rootfses={}).kind is RestoreKind.ELSEWHERE
         assert containers.node_of(container_id) == "n1"
     assert containers.node_of(ContainerId.parse("other")) is None
 
@@ -138,7 +138,7 @@ def test_an_aborted_provision_leaves_nothing(containers: Containers, redis_clien
     for _ in range(2):
         containers.abort_provision(CHILD, name="rootfs", image=ONE, generation=generation)
 
-    assert redis_client.dbsize() == 0
+    assert redis_client.keys() == [f"{PREFIX}:epoch".encode()]
 
 
 def test_an_aborted_parent_becomes_a_holder(containers: Containers) -> None:
@@ -252,8 +252,8 @@ def test_nothing_is_provisioned_below_what_is_being_destroyed(containers: Contai
 
     for container_id in (POD, CHILD, SIBLING):
         assert begin(containers, container_id) == BeginOutcome(kind=BeginKind.DESTROYING, container_id=POD)
-        assert containers.restore(container_id, node="n1", rootfses={}).container_id == POD
-        assert containers.is_destroying(container_id)
+        assert containers.restore(container_id, node="n1", generation="", rootfses={}).container_id == POD
+        assert containers.is_destroying(container_id, generation="") == (container_id != SIBLING)
     assert not containers.is_current(CHILD, generation=generation)
 
 
@@ -267,7 +267,7 @@ def test_a_destroyed_tree_leaves_nothing(containers: Containers, redis_client: r
     answers = [containers.finish_destroy(container_id) for container_id in order for _ in range(2)]
 
     assert all(answers)
-    assert redis_client.dbsize() == 0
+    assert redis_client.keys() == [f"{PREFIX}:epoch".encode()]
     assert containers.begin_destroy(POD, node="n1").kind is DestroyKind.ABSENT
 
 
@@ -296,7 +296,10 @@ def test_restore_shows_what_the_disk_has(containers: Containers) -> None:
     begin(containers, CHILD, name="under way")
     provisioned(containers, CHILD, name="lost")
 
-    outcomes = [containers.restore(CHILD, node="n1", rootfses={"finished": (ONE, INFO)}) for _ in range(2)]
+    outcomes = [
+        containers.restore(CHILD, node="n1", generation=generation, rootfses={"finished": (ONE, INFO)})
+        for _ in range(2)
+    ]
 
     view = containers.get(CHILD)
     assert view is not None
@@ -309,21 +312,22 @@ def test_restoring_what_is_shown_changes_nothing(containers: Containers) -> None
     """A recover of a healthy node leaves the times of change alone."""
     provisioned(containers, CHILD)
     before = containers.get(CHILD)
+    assert before is not None
 
-    containers.restore(CHILD, node="n1", rootfses={"rootfs": (ONE, INFO)})
+    containers.restore(CHILD, node="n1", generation=before.generation, rootfses={"rootfs": (ONE, INFO)})
 
     assert containers.get(CHILD) == before
 
 
 def test_an_emptied_server_is_rebuilt_from_disk(containers: Containers, redis_client: redis.Redis) -> None:
     """After FLUSHALL a provision under way is told that it lost, and restore brings the rest back."""
-    provisioned(containers, CHILD)
+    on_disk = provisioned(containers, CHILD)
     generation = begin(containers, POD).generation
     redis_client.flushall()
     redis_client.script_flush()
 
     is_current = containers.finish_provision(POD, name="rootfs", image=ONE, generation=generation, info=INFO)
-    containers.restore(CHILD, node="n1", rootfses={"rootfs": (ONE, INFO)})
+    containers.restore(CHILD, node="n1", generation=on_disk, rootfses={"rootfs": (ONE, INFO)})
 
     assert not is_current
     assert begin(containers, CHILD) == BeginOutcome(kind=BeginKind.PROVISIONED, info=INFO)
@@ -372,9 +376,9 @@ def test_an_unreachable_server_is_a_transient_error() -> None:
         lambda: nowhere.note_wait(POD, generation="g", waits_for="w"),
         lambda: nowhere.begin_destroy(POD, node="n1"),
         lambda: nowhere.finish_destroy(POD),
-        lambda: nowhere.is_destroying(POD),
+        lambda: nowhere.is_destroying(POD, generation="g"),
         lambda: nowhere.is_current(POD, generation="g"),
-        lambda: nowhere.restore(POD, node="n1", rootfses={}),
+        lambda: nowhere.restore(POD, node="n1", generation="g", rootfses={}),
         lambda: nowhere.get(POD),
         lambda: nowhere.node_of(POD),
         nowhere.counts,

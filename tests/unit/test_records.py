@@ -27,7 +27,8 @@ _INFO = ProvisionInfo(
 
 def test_a_record_reads_back_as_it_was_written(tmp_path: Path) -> None:
     """With all its rootfses and pins."""
-    record = ContainerRecord().with_pending("data", _DIGEST).with_rootfs(RootfsRecord(info=_INFO, is_read_only=True))
+    rootfs = RootfsRecord(info=_INFO, is_read_only=True)
+    record = ContainerRecord().with_pending("data", _DIGEST, generation="g").with_rootfs(rootfs, generation="g")
 
     write_record(tmp_path / "record.json", record)
 
@@ -37,7 +38,8 @@ def test_a_record_reads_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_a_rootfs_takes_the_place_of_its_pin() -> None:
     """One name is never both."""
-    record = ContainerRecord().with_pending("rootfs", _DIGEST).with_rootfs(RootfsRecord(info=_INFO, is_read_only=False))
+    rootfs = RootfsRecord(info=_INFO, is_read_only=False)
+    record = ContainerRecord().with_pending("rootfs", _DIGEST, generation="g").with_rootfs(rootfs, generation="g")
 
     assert dict(record.pending) == {}
     assert list(record.rootfses) == ["rootfs"]

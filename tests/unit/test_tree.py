@@ -16,6 +16,7 @@ TESTED_THROUGH = {
     "worker/cli": "tests/unit/cli",
     "worker/container_index.py": "tests/unit/test_containers.py",
     "worker/container_view.py": "tests/unit/test_containers.py",
+    "worker/epoch.py": "tests/integration/test_redis_losses.py",
     "worker/layers": "tests/unit/layers",
     "worker/lock": "tests/unit/lock",
     "worker/metrics": "tests/unit/metrics",

@@ -1,7 +1,12 @@
--- ARGV: id, node
--- Answers {'absent'} | {'elsewhere', node} | {'marked', id…}, every child before its parent, the container itself last.
-local id, node = unpack(ARGV)
+-- ARGV: id, node, is_shown (1: the caller has just shown what its disk has of the container), then known, fresh,
+--       quiet_ms: see look_at_epoch
+-- Answers {'absent'} | {'elsewhere', node} | {'marked', id…}, every child before its parent, the container itself last
+--         | {'unknown'}: Redis lost data, and the container may be on a node that has yet to say
+local id, node, is_shown = unpack(ARGV, 1, 3)
 
+if not look_at_epoch(ARGV[4], ARGV[5], tonumber(ARGV[6])).is_settled and is_shown ~= '1' then
+  return {'unknown'}
+end
 local owner = node_of(id)
 if owner and owner ~= node then
   return {'elsewhere', owner}

@@ -1,7 +1,13 @@
--- ARGV: id, name, image, node, request, generation (of the hashes this call creates)
--- Answers {'begun', generation} | {'provisioned', info} | {'conflict', image} | {'destroying', id} | {'elsewhere', node}
-local id, name, image, node, request, generation = unpack(ARGV)
+-- ARGV: id, name, image, node, request, generation (of the hashes this call creates), is_shown (1: the caller has just
+--       shown what its disk has of the container), then known, fresh, quiet_ms: see look_at_epoch
+-- Answers {'begun', generation, mark of the epoch} | {'provisioned', info} | {'conflict', image} | {'destroying', id}
+--         | {'elsewhere', node} | {'unknown'}: Redis lost data, and the container may be on a node that has yet to say
+local id, name, image, node, request, generation, is_shown = unpack(ARGV, 1, 7)
 
+local epoch = look_at_epoch(ARGV[8], ARGV[9], tonumber(ARGV[10]))
+if not epoch.is_settled and is_shown ~= '1' then
+  return {'unknown'}
+end
 local doomed = destroying(id)
 if doomed then
   return {'destroying', doomed}
@@ -25,4 +31,4 @@ else
   redis.call('HSET', hash_of(id), 'pending:' .. name, image, 'request:' .. name, request)
   settle(id)
 end
-return {'begun', get(id, 'generation')}
+return {'begun', get(id, 'generation'), epoch.mark}

@@ -17,11 +17,6 @@ end
 if state == 'holder' or state == 'destroying' then
   return 0
 end
-for _, field in ipairs(redis.call('HKEYS', hash_of(id))) do
-  if field:find(':', 1, true) then
-    redis.call('HDEL', hash_of(id), field)
-  end
-end
-redis.call('DEL', infos_of(id))
+forget_names(id)
 settle(id)
 return 1

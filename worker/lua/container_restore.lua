@@ -1,20 +1,40 @@
--- ARGV: id, node, generation (of the hashes this call creates), then name, image, info of each rootfs
--- Answers {'restored'} | {'destroying', id} | {'elsewhere', node}
+-- ARGV: id, node, generation on the disk ('' when the disk has no rootfs), generation (of the hashes this call creates),
+--       then name, image, info of each rootfs
+-- Answers {'restored'} | {'destroying', id} | {'elsewhere', node, 1 when that node may still forget it else 0}
 -- A container that already shows exactly these rootfses keeps its changed_ms.
-local id, node, generation = unpack(ARGV, 1, 3)
+--
+-- The disk decides which container this is. Another generation, or a mark on an ancestor that does not cover this
+-- container, comes from an older copy of Redis: a destroy marks all that is nested, and what is marked never lives again.
+-- So does what is shown of a node that does not live; one that lives is heard first.
+local id, node, generation, fresh = unpack(ARGV, 1, 4)
 
 local doomed = destroying(id)
-if doomed then
+local is_other = generation ~= '' and get(id, 'generation') ~= generation
+local is_marked = get(id, 'state') == 'destroying' and not is_other
+if doomed and (is_marked or generation == '') then
   return {'destroying', doomed}
 end
 local owner = node_of(id)
 if owner and owner ~= node then
-  return {'elsewhere', owner}
+  if generation == '' or is_live(owner) then
+    return {'elsewhere', owner, is_recovering(owner) and 1 or 0}
+  end
+  remove_tree(id:match('^[^.]+'))
 end
 local is_changed = not get(id, 'state')
+for _, ancestor in ipairs(ancestors(id)) do
+  if get(ancestor, 'state') == 'destroying' then
+    settle(ancestor)
+  end
+end
+if is_other and get(id, 'state') then
+  forget_names(id)
+  redis.call('HSET', hash_of(id), 'generation', generation)
+  is_changed = true
+end
 local is_wanted = {}
-ensure(id, node, generation)
-for position = 4, #ARGV, 3 do
+ensure(id, node, generation ~= '' and generation or fresh)
+for position = 5, #ARGV, 3 do
   local name, image, info = unpack(ARGV, position, position + 2)
   is_wanted[name] = true
   if redis.call('HDEL', hash_of(id), 'pending:' .. name, 'request:' .. name) > 0 then

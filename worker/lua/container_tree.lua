@@ -138,6 +138,25 @@ local function remove(id)
   end
 end
 
+-- Delete a container and all that is nested in it.
+local function remove_tree(id)
+  local below = descendants(id, -1)
+  for position = #below, 1, -1 do
+    remove(below[position])
+  end
+  remove(id)
+end
+
+-- Forget all rootfses, there or pending; the state is the caller's to settle.
+local function forget_names(id)
+  for _, field in ipairs(redis.call('HKEYS', hash_of(id))) do
+    if field:find(':', 1, true) then
+      redis.call('HDEL', hash_of(id), field)
+    end
+  end
+  redis.call('DEL', infos_of(id))
+end
+
 -- Forget failures and what the container waits for.
 local function calm(id)
   redis.call('HDEL', hash_of(id), 'attempts', 'last_error', 'failure', 'retry_at_ms', 'waits_for')

@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """destroy: a container and everything nested in it, children first."""
 
-from contextlib import suppress
-
 from worker.container_id import ContainerId
 from worker.containers import DestroyKind
 from worker.errors import ContainerDestroying, ProvisionerError, RecordCorrupt, StateLost, TeardownFailed
 from worker.requests import DestroyRequest
 from worker.store.trash import empty_trash
+from worker.verbs.begin import begin_destroy
 from worker.verbs.home import Home, existing, nested_ids, remove_empty_ancestors
 from worker.verbs.node import Elsewhere, Node
-from worker.verbs.remount import show
 from worker.verbs.undo import take_down
 
 
@@ -21,27 +19,18 @@ def destroy(node: Node, request: DestroyRequest) -> bool | Elsewhere:
     none of them. May be run again after a failure, and joins another destroy under way.
 
     Raises:
+        ViewIncomplete: Redis lost data, and another node may have the container.
         TeardownFailed: Lists everything that could not be taken down; the rest is gone, a retry goes on.
     """
     container_id = request.container_id
-    outcome = node.containers.begin_destroy(container_id, node=node.name)
-    on_disk = [*nested_ids(node.work, container_id), container_id]
-    if outcome.kind is DestroyKind.ABSENT:
-        if not node.work.container_dir(container_id.parts).exists():
-            return False
-        for each in on_disk:
-            _show_again(node, each)
-        outcome = node.containers.begin_destroy(container_id, node=node.name)
+    outcome = begin_destroy(node, container_id)
     if outcome.kind is DestroyKind.ELSEWHERE:
         return Elsewhere(node=outcome.node)
+    on_disk = [*nested_ids(node.work, container_id), container_id]
+    if outcome.kind is DestroyKind.ABSENT and not node.work.container_dir(container_id.parts).exists():
+        return False
     destroy_all(node, container_id, _children_first({*outcome.order, *on_disk}))
     return True
-
-
-def _show_again(node: Node, container_id: ContainerId) -> None:
-    """Tell Redis of a container that it lost, so that the destroy can be marked there; one without a record cannot."""
-    with suppress(RecordCorrupt, ContainerDestroying), existing(node.work, container_id) as home:
-        show(node, container_id, home.read())
 
 
 def destroy_all(node: Node, container_id: ContainerId, order: list[ContainerId]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from worker.backend import Backend
 from worker.containers import Containers
+from worker.epoch import Epoch
 from worker.errors import BackendUnsupported, InvalidArgument
 from worker.image import LayerFormat
 from worker.layers.limits import LayerLimits
@@ -62,6 +63,7 @@ class Node:
         work: Where its containers are.
         lock: The cluster lock of the store.
         containers: The containers' state.
+        epoch: Whether that state shows all there is.
         pullers: By transport.
         secrets: What tasks name and this node has.
         backends: All that work here, by name.
@@ -77,6 +79,7 @@ class Node:
     work: WorkPaths
     lock: ReadWriteLock
     containers: Containers
+    epoch: Epoch
     pullers: Mapping[Transport, Puller]
     secrets: Secrets
     backends: Mapping[str, Backend]

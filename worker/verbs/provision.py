@@ -13,13 +13,11 @@ When nothing is missing, 3 and 5 are one critical section.
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from worker.backend import Backend
-from worker.containers import BeginKind
 from worker.errors import (
-    ContainerConflict,
     ContainerDestroying,
-    InvalidArgument,
     LayerDamaged,
     LayerVanished,
     PermanentError,
@@ -34,15 +32,18 @@ from worker.puller import RemoteImage
 from worker.records import ProvisionInfo, RootfsRecord, read_record
 from worker.requests import ProvisionRequest
 from worker.store.images import RefOwner, StoredImage
+from worker.verbs.begin import Begun, begin_provision, conflict
 from worker.verbs.fetch import fetch_layers
 from worker.verbs.heal import heal_layer
 from worker.verbs.home import Home, existing, opened
 from worker.verbs.node import Elsewhere, Node, OnProgress
 from worker.verbs.pull import cached_image, open_image, pinned
-from worker.verbs.remount import bring_back, confirmed
+from worker.verbs.remount import bring_back, show
 from worker.verbs.stack import open_stack, prepare_stack, stack_user
 from worker.verbs.undo import abandon, drop_unrecorded_ref
 from worker.verbs.watch import DestroyWatch
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ class _Provision:
     """One provision under way: the request, and what was decided for it."""
 
     request: ProvisionRequest
-    generation: str
+    begun: Begun
     platform: Platform
     backend: Backend
     layer_format: LayerFormat
@@ -59,6 +60,10 @@ class _Provision:
     @property
     def name(self) -> str:
         return self.request.name
+
+    @property
+    def generation(self) -> str:
+        return self.begun.generation
 
 
 def provision(node: Node, request: ProvisionRequest, *, on_progress: OnProgress) -> ProvisionInfo | Elsewhere:
@@ -70,6 +75,7 @@ def provision(node: Node, request: ProvisionRequest, *, on_progress: OnProgress)
     Raises:
         ContainerConflict: The name is taken by another image; nothing changed.
         ContainerDestroying: A destroy came before or in between.
+        InvalidArgument: The container is on another node than the one asked for.
         BackendUnsupported, InvalidArgument, SecretNotFound: The request does not fit this node.
         PermanentError: The image is refused.
         TransientError: A retry may help.
@@ -78,61 +84,43 @@ def provision(node: Node, request: ProvisionRequest, *, on_progress: OnProgress)
         return Elsewhere(node=str(request.node))
     backend = node.backend(request.backend)
     layer_format = node.layer_format(backend)
-    begun = node.containers.begin_provision(
-        request.container_id,
-        name=request.name,
-        image=request.image.normalised,
-        node=node.name,
-        request=request.image.normalised,
-    )
-    match begun.kind:
-        case BeginKind.ELSEWHERE if request.node is None:
-            return Elsewhere(node=begun.node)
-        case BeginKind.ELSEWHERE:
-            reason = f"container {request.container_id} is on node {begun.node}"
-            raise InvalidArgument(argument="node", value=request.node, reason=reason)
-        case BeginKind.PROVISIONED:
-            return confirmed(node, request.container_id, ProvisionInfo.from_json(begun.info))
-        case BeginKind.CONFLICT:
-            raise _conflict(request, begun.image)
-        case BeginKind.DESTROYING:
-            raise ContainerDestroying(container_id=str(begun.container_id or request.container_id))
-        case BeginKind.BEGUN:
-            pass
+    begun = _healing(node, request, layer_format, lambda: begin_provision(node, request))
+    if not isinstance(begun, Begun):
+        return begun
     work = _Provision(
         request=request,
-        generation=begun.generation,
+        begun=begun,
         platform=request.platform or node.platform,
         backend=backend,
         layer_format=layer_format,
         owner=RefOwner(node=node.name, container_id=str(request.container_id), name=request.name),
     )
     try:
-        return _provision_healing(node, work, on_progress)
+        return _healing(node, request, layer_format, lambda: _provision(node, work, on_progress))
     except PermanentError:
         abandon(node, request, generation=work.generation)
         raise
 
 
-def _provision_healing(node: Node, work: _Provision, on_progress: OnProgress) -> ProvisionInfo:
-    """Provision; again after each layer that turns out to be damaged, or gone from under a record, was replaced."""
+def _healing(node: Node, request: ProvisionRequest, layer_format: LayerFormat, act: Callable[[], Answer]) -> Answer:
+    """Act; again after each layer that turns out to be damaged, or gone from under a record, was replaced."""
     healed: set[str] = set()
     while True:
         try:
-            return _provision(node, work, on_progress)
+            return act()
         except (LayerDamaged, LayerVanished) as damage:
             if damage.layer in healed:
                 raise
             healed.add(damage.layer)
-            layer, credential = Digest.parse(damage.layer), node.credential(work.request.secret, work.request.image)
-            heal_layer(node, layer, layer_format=_layer_format(node, work), credential=credential)
+            layer, credential = Digest.parse(damage.layer), node.credential(request.secret, request.image)
+            used = _recorded_format(node, request) or layer_format
+            heal_layer(node, layer, layer_format=used, credential=credential)
 
 
-def _layer_format(node: Node, work: _Provision) -> LayerFormat:
-    """Return the format of what is recorded already, or that of this request."""
-    container_id = work.request.container_id
-    entry = read_record(node.work.record_path(container_id.parts)).rootfses.get(work.name)
-    return work.layer_format if entry is None else LayerFormat(entry.info.layer_format)
+def _recorded_format(node: Node, request: ProvisionRequest) -> LayerFormat | None:
+    """Return the format of what is recorded already."""
+    entry = read_record(node.work.record_path(request.container_id.parts)).rootfses.get(request.name)
+    return None if entry is None else LayerFormat(entry.info.layer_format)
 
 
 def _provision(node: Node, work: _Provision, on_progress: OnProgress) -> ProvisionInfo:
@@ -228,7 +216,7 @@ def _note_pending(node: Node, work: _Provision, home: Home, digest: Digest) -> N
     """Record the pin; an earlier attempt's pin goes if the reference means another image by now."""
     record = home.read()
     earlier = record.pending.get(work.name, str(digest))
-    home.write(record.with_pending(work.name, digest))
+    home.write(record.with_pending(work.name, digest, generation=work.generation))
     if earlier != str(digest):
         node.store.images.drop_unheld(Digest.parse(earlier), work.owner)
 
@@ -264,12 +252,14 @@ def _check_current(node: Node, work: _Provision, home: Home) -> None:
     record = home.read()
     taken = record.rootfses.get(work.name)
     if taken is not None and taken.info.image != work.request.image.normalised:
-        raise _conflict(work.request, taken.info.image)
+        raise conflict(work.request, taken.info.image)
+    if record.rootfses and record.generation != work.generation:
+        show(node, container_id, record)
+        raise StateLost(container_id=str(container_id), reason="Redis had shown an earlier one of this id")
     if node.containers.is_current(container_id, generation=work.generation):
         return
-    if not record.is_empty and node.containers.get(container_id) is None:
-        # A destroy would have taken the record away first: Redis lost the hash.
-        raise StateLost(container_id=str(container_id), reason="its hash is gone")
+    if node.epoch.join().mark != work.begun.epoch:
+        raise StateLost(container_id=str(container_id), reason="Redis lost it")
     raise ContainerDestroying(container_id=str(container_id))
 
 
@@ -292,7 +282,8 @@ def _mount(
     user = stack_user(request.container_id, work.name)
     info = _info(node, work, image, paths)
     durable.make_dirs_unsynced(paths.rootfs_home)
-    home.write(home.read().with_rootfs(RootfsRecord(info=info, is_read_only=request.read_only)))
+    entry = RootfsRecord(info=info, is_read_only=request.read_only)
+    home.write(home.read().with_rootfs(entry, generation=work.generation))
     stack = open_stack(node, image.digest, image.layers, layer_format=work.layer_format, user=user)
     if work.backend.is_bulk:
         unlock()
@@ -327,10 +318,4 @@ def _info(node: Node, work: _Provision, image: StoredImage, paths: RootfsPaths) 
         ephemeral_volumes=tuple(str(path) for path in volumes),
         docker_manifest=image.docker_manifest,
         appc_manifest=image.appc_manifest,
-    )
-
-
-def _conflict(request: ProvisionRequest, image: str) -> ContainerConflict:
-    return ContainerConflict(
-        container_id=str(request.container_id), name=request.name, image=image, requested=request.image.normalised
     )

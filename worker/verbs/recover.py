@@ -13,7 +13,7 @@ from functools import partial
 
 from worker.container_id import ContainerId
 from worker.container_view import ContainerView, RestoreKind
-from worker.errors import LeaseLost, LockTimeout, ProvisionerError, RecordCorrupt, StateUnavailable
+from worker.errors import LeaseLost, LockTimeout, ProvisionerError, RecordCorrupt, StateUnavailable, ViewIncomplete
 from worker.linux.flock import locked
 from worker.oci.digest import Digest
 from worker.records import ContainerRecord
@@ -52,21 +52,26 @@ class NodeRecovered:
 def recover(node: Node, request: RecoverRequest, *, is_start: bool = False) -> NodeRecovered | Elsewhere:
     """Make mounts, records, refs and Redis agree.
 
-    One container's trouble is logged and does not keep the others from recovering. At a worker's start (`is_start`)
-    no provision of this node can be under way, so those that Redis shows without anything on disk are forgotten too.
+    One container's trouble is logged and does not keep the others from recovering. At the start of a node's only worker
+    (`is_start`) no provision of it can be under way, so those that Redis shows without anything on disk are forgotten.
     Effect: safe to repeat, and beside provisions and destroys: whatever somebody works on holds a flock and is left.
     Locking: one recover per node at a time; prune waits for it.
+
+    Raises:
+        ViewIncomplete: Redis, from an old copy, shows a container of this node on one that has yet to recover. All else
+            is done; again, please.
     """
     if request.node not in (None, node.name):
         return Elsewhere(node=str(request.node))
     known = None if request.known_container_ids is None else set(request.known_container_ids)
     result = NodeRecovered(node=node.name)
+    postponed: list[ViewIncomplete] = []
     with locked(node.work.node_lock_path, exclusive=True):
-        seen = [view for view in node.containers.list(node=node.name) if is_start or not view.pending]
+        seen = _forgettable(node, is_start=is_start)
         result.cleaned += sweep_staging(node.store.paths.staging_dir)
         node.store.partials.sweep(unused_seconds=node.settings.resume_keep_seconds)
         for container_id in containers_on_disk(node.work):
-            with _reported(container_id):
+            with _reported(container_id, postponed):
                 if known is not None and not _is_known(container_id, known):
                     _destroy(node, container_id, result)
                 else:
@@ -76,7 +81,19 @@ def recover(node: Node, request: RecoverRequest, *, is_start: bool = False) -> N
         result.cleaned += _forget_absent(node, seen)
         empty_trash(node.work.trash_dir)
         empty_trash(node.store.paths.trash_dir)
+    if postponed:
+        raise postponed[0]
     return result
+
+
+def _forgettable(node: Node, *, is_start: bool) -> list[ContainerView]:
+    """List what Redis shows of this node, without provisions under way: those may have nothing on disk yet.
+
+    None is under way at a worker's start, and none that was when Redis may have lost data can end well.
+    """
+    began_ms = node.epoch.join().began_ms
+    shown = node.containers.list(node=node.name)
+    return [view for view in shown if is_start or not view.pending or view.changed_ms < began_ms]
 
 
 def _forget_absent(node: Node, seen: Collection[ContainerView]) -> int:
@@ -90,7 +107,7 @@ def _is_known(container_id: ContainerId, known: Collection[ContainerId]) -> bool
 
 
 def _destroy(node: Node, container_id: ContainerId, result: NodeRecovered) -> None:
-    node.containers.begin_destroy(container_id, node=node.name)
+    node.containers.begin_destroy(container_id, node=node.name, is_shown=True)
     destroy_all(node, container_id, [*nested_ids(node.work, container_id), container_id])
     result.destroyed.append(str(container_id))
 
@@ -98,21 +115,24 @@ def _destroy(node: Node, container_id: ContainerId, result: NodeRecovered) -> No
 def _recover_one(node: Node, container_id: ContainerId, result: NodeRecovered) -> None:
     if not node.work.container_lock_path(container_id.parts).exists() and nested_ids(node.work, container_id):
         return  # A mere ancestor.
-    if node.containers.is_destroying(container_id):
-        _destroy(node, container_id, result)
-        return
     with existing(node.work, container_id) as home, node.shared():
-        try:
-            record = home.read()
-        except RecordCorrupt as error:
-            _log.error("%s; the container is destroyed", error)
-            record = None
-        if record is not None:
-            result.cleaned += _undo_pending(node, home, record)
-            record = home.read()
-            _keep(node, home, record, result)
-    if record is None:
+        is_kept = _is_to_be_kept(node, home)
+        if is_kept:
+            result.cleaned += _undo_pending(node, home, home.read())
+            _keep(node, home, home.read(), result)
+    if not is_kept:
         _destroy(node, container_id, result)
+
+
+def _is_to_be_kept(node: Node, home: Home) -> bool:
+    """Tell whether nobody has begun to destroy the container and its record can be read."""
+    try:
+        record = home.read()
+    except RecordCorrupt as error:
+        _log.error("%s; the container is destroyed", error)
+        return False
+    generation = record.generation if record.rootfses else ""
+    return not node.containers.is_destroying(home.container_id, generation=generation)
 
 
 def _keep(node: Node, home: Home, record: ContainerRecord, result: NodeRecovered) -> None:
@@ -125,6 +145,8 @@ def _keep(node: Node, home: Home, record: ContainerRecord, result: NodeRecovered
         return
     remounted = [name for name, entry in record.rootfses.items() if bring_back(node, container_id, entry)]
     shown = show(node, container_id, record)
+    if shown.is_in_doubt:
+        raise ViewIncomplete(reason=f"node {shown.node} has yet to say whether it has container {container_id}")
     if shown.kind is RestoreKind.ELSEWHERE:
         _log.error("container %s is here and on node %s; destroy one of them", container_id, shown.node)
     (result.remounted if remounted else result.kept).append(str(container_id))
@@ -167,10 +189,12 @@ def _stands_on(node: Node, digest: Digest, user: str) -> bool:
 
 
 @contextmanager
-def _reported(container_id: ContainerId) -> Iterator[None]:
+def _reported(container_id: ContainerId, postponed: list[ViewIncomplete]) -> Iterator[None]:
     """Log one container's error and go on with the others; what the whole node needs, Redis and the lock, is raised."""
     try:
         yield
+    except ViewIncomplete as error:
+        postponed.append(error)
     except (StateUnavailable, LockTimeout, LeaseLost):
         raise
     except (ProvisionerError, OSError) as error:

@@ -45,11 +45,13 @@ def bring_back(node: Node, container_id: ContainerId, entry: RootfsRecord) -> bo
 def show(node: Node, container_id: ContainerId, record: ContainerRecord) -> RestoreOutcome:
     """Let Redis show what the record has. Locking: the caller holds the container's flock since it read the record."""
     rootfses = {name: (entry.info.image, entry.info.to_json()) for name, entry in record.rootfses.items()}
-    return node.containers.restore(container_id, node=node.name, rootfses=rootfses)
+    return node.containers.restore(container_id, node=node.name, generation=record.generation, rootfses=rootfses)
 
 
 def confirmed(node: Node, container_id: ContainerId, info: ProvisionInfo) -> ProvisionInfo:
-    """Return what Redis shows, if the disk has it: a copy of Redis can be older than the last destroy.
+    """Return what the disk has of the rootfs that Redis shows: a copy of Redis can be older than the last destroy.
+
+    Effect: what was not mounted is.
 
     Raises:
         StateLost: The disk had it not. Redis has been told, and the next attempt finds what is so.
@@ -66,4 +68,7 @@ def confirmed(node: Node, container_id: ContainerId, info: ProvisionInfo) -> Pro
         show(node, container_id, record)
         if record.is_empty and not nested_ids(node.work, container_id):
             home.discard()
+    entry = record.rootfses.get(info.name)
+    if entry is not None and entry.info.image == info.image:
+        return entry.info
     raise StateLost(container_id=str(container_id), reason="Redis showed a rootfs that was not there")

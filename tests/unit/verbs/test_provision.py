@@ -10,7 +10,10 @@ import redis
 from tests.support.mounts import mounts_below
 from tests.support.provisioners import SMALL_TREE, files, keys, small_layout, tree_text
 from worker.errors import BackendUnsupported, ContainerConflict, ImageNotFound, InvalidArgument
+from worker.image import LayerFormat
+from worker.oci.digest import Digest
 from worker.provisioner import Elsewhere, Provisioner
+from worker.store.images import RefOwner
 
 pytestmark = [pytest.mark.root, pytest.mark.redis]
 
@@ -60,6 +63,35 @@ def test_asking_again_gives_the_same_rootfs(node: Provisioner, image: str) -> No
     assert again == first
     assert (Path(str(first["rootfs"])) / "mine").read_text() == "kept"
     assert len(mounts_below(node.node.work.containers_dir)) == 1
+
+
+def test_a_duplicate_that_comes_second_leaves_the_ref_of_what_the_first_was_answered(
+    node: Provisioner, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had pinned the same image when it found the rootfs there: the ref is the rootfs's by now."""
+    node.pull({"image": image})
+    layers, answers = node.node.store.layers, []
+    is_missing = layers.missing
+
+    def first_goes_ahead(*arguments: object, **keywords: object) -> object:
+        monkeypatch.undo()
+        answers.append(_provision(node, container_id="c1", image=image))
+        return is_missing(*arguments, **keywords)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(layers, "missing", first_goes_ahead)
+    second = _provision(node, container_id="c1", image=image)
+    node.prune({})
+
+    assert answers == [second]
+    owner = RefOwner(node="n1", container_id="c1", name="rootfs")
+    assert node.node.store.images.ref_path(Digest.parse(str(second["digest"])), owner).exists()
+    assert (
+        node.node.store.layers.missing(
+            [Digest.parse(text) for text in second["layers"]],  # type: ignore[attr-defined]
+            layer_format=LayerFormat(str(second["layer_format"])),
+        )
+        == ()
+    )
 
 
 def test_another_image_for_the_same_name_is_an_error_that_changes_nothing(
