@@ -12,58 +12,32 @@ When nothing is missing, 3 and 5 are one critical section.
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import TypeVar
 
-from worker.backend import Backend
 from worker.errors import (
     ContainerDestroying,
     LayerDamaged,
     LayerVanished,
     PermanentError,
-    StateLost,
 )
 from worker.image import LayerFormat
-from worker.linux import durable
 from worker.oci.digest import Digest
-from worker.oci.platform import Platform
-from worker.paths import RootfsPaths
 from worker.puller import RemoteImage
-from worker.records import ProvisionInfo, RootfsRecord, read_record
+from worker.records import ProvisionInfo, read_record
 from worker.requests import ProvisionRequest
 from worker.store.images import RefOwner, StoredImage
-from worker.verbs.begin import Begun, begin_provision, conflict
+from worker.verbs.assemble import Work, check_current, mount, recorded
+from worker.verbs.begin import Begun, begin_provision
 from worker.verbs.fetch import fetch_layers
 from worker.verbs.heal import heal_layer
 from worker.verbs.home import Home, existing, opened
 from worker.verbs.node import Elsewhere, Node, OnProgress
 from worker.verbs.pull import cached_image, open_image, pinned
-from worker.verbs.remount import bring_back, show
-from worker.verbs.stack import open_stack, prepare_stack, stack_user
+from worker.verbs.stack import prepare_stack
 from worker.verbs.undo import abandon, drop_unrecorded_ref
 from worker.verbs.watch import DestroyWatch
 
 Answer = TypeVar("Answer")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Provision:
-    """One provision under way: the request, and what was decided for it."""
-
-    request: ProvisionRequest
-    begun: Begun
-    platform: Platform
-    backend: Backend
-    layer_format: LayerFormat
-    owner: RefOwner
-
-    @property
-    def name(self) -> str:
-        return self.request.name
-
-    @property
-    def generation(self) -> str:
-        return self.begun.generation
 
 
 def provision(node: Node, request: ProvisionRequest, *, on_progress: OnProgress) -> ProvisionInfo | Elsewhere:
@@ -87,7 +61,7 @@ def provision(node: Node, request: ProvisionRequest, *, on_progress: OnProgress)
     begun = _healing(node, request, layer_format, lambda: begin_provision(node, request))
     if not isinstance(begun, Begun):
         return begun
-    work = _Provision(
+    work = Work(
         request=request,
         begun=begun,
         platform=request.platform or node.platform,
@@ -123,7 +97,7 @@ def _recorded_format(node: Node, request: ProvisionRequest) -> LayerFormat | Non
     return None if entry is None else LayerFormat(entry.info.layer_format)
 
 
-def _provision(node: Node, work: _Provision, on_progress: OnProgress) -> ProvisionInfo:
+def _provision(node: Node, work: Work, on_progress: OnProgress) -> ProvisionInfo:
     if (info := _provision_recorded(node, work)) is not None:
         return info
     image = _cached(node, work) if work.request.cached else None
@@ -134,32 +108,22 @@ def _provision(node: Node, work: _Provision, on_progress: OnProgress) -> Provisi
     return _provision_cold(node, work, on_progress)
 
 
-def _cached(node: Node, work: _Provision) -> StoredImage | None:
+def _cached(node: Node, work: Work) -> StoredImage | None:
     return cached_image(node, work.request.image, platform=work.platform, secret=work.request.secret)
 
 
-def _provision_recorded(node: Node, work: _Provision) -> ProvisionInfo | None:
+def _provision_recorded(node: Node, work: Work) -> ProvisionInfo | None:
     """Answer with what the disk has already: a worker was killed before it could say so, or Redis lost it."""
     container_id = work.request.container_id
     if work.name not in read_record(node.work.record_path(container_id.parts)).rootfses:
         return None
     with existing(node.work, container_id) as home, node.shared() as lease:
-        _check_current(node, work, home)
+        check_current(node, work, home)
         lease.check()
-        return _recorded(node, work, home)
+        return recorded(node, work, home)
 
 
-def _recorded(node: Node, work: _Provision, home: Home) -> ProvisionInfo | None:
-    """Bring back and answer what the record has, whatever the reference means by now; None if it has nothing."""
-    entry = home.read().rootfses.get(work.name)
-    if entry is None:
-        return None
-    bring_back(node, home.container_id, entry)
-    _finish(node, work, entry.info)
-    return entry.info
-
-
-def _provision_cold(node: Node, work: _Provision, on_progress: OnProgress) -> ProvisionInfo:
+def _provision_cold(node: Node, work: Work, on_progress: OnProgress) -> ProvisionInfo:
     """Pin, pull, mount; the pin is held, and so known to be alive, until the end."""
     request = work.request
     credential = node.credential(request.secret, request.image)
@@ -182,11 +146,11 @@ def _unpinning(node: Node, digest: Digest, owner: RefOwner) -> Iterator[None]:
 
 
 def _provision_pinned(
-    node: Node, work: _Provision, remote: RemoteImage, image: StoredImage, *, on_progress: OnProgress
+    node: Node, work: Work, remote: RemoteImage, image: StoredImage, *, on_progress: OnProgress
 ) -> ProvisionInfo:
     container_id = work.request.container_id
     with opened(node.work, container_id) as home:
-        _check_current(node, work, home)
+        check_current(node, work, home)
         is_recorded = work.name in home.read().rootfses
         if not is_recorded:
             _note_pending(node, work, home, image.digest)
@@ -195,12 +159,12 @@ def _provision_pinned(
     prepare_stack(node, image.digest, image.layers, layer_format=work.layer_format)
     with existing(node.work, container_id) as home, ExitStack() as locked:
         lease = locked.enter_context(node.shared())
-        _check_current(node, work, home)
+        check_current(node, work, home)
         lease.check()
-        return _mount(node, work, image, home, unlock=locked.close)
+        return mount(node, work, image, home, unlock=locked.close)
 
 
-def _fetch(node: Node, work: _Provision, remote: RemoteImage, on_progress: OnProgress) -> None:
+def _fetch(node: Node, work: Work, remote: RemoteImage, on_progress: OnProgress) -> None:
     container_id = work.request.container_id
     watch = DestroyWatch(node.containers, container_id, generation=work.generation)
     try:
@@ -208,11 +172,11 @@ def _fetch(node: Node, work: _Provision, remote: RemoteImage, on_progress: OnPro
     except ContainerDestroying:
         # Or Redis lost the hash, which looks the same: the disk says which.
         with existing(node.work, container_id) as home:
-            _check_current(node, work, home)
+            check_current(node, work, home)
         raise
 
 
-def _note_pending(node: Node, work: _Provision, home: Home, digest: Digest) -> None:
+def _note_pending(node: Node, work: Work, home: Home, digest: Digest) -> None:
     """Record the pin; an earlier attempt's pin goes if the reference means another image by now."""
     record = home.read()
     earlier = record.pending.get(work.name, str(digest))
@@ -221,7 +185,7 @@ def _note_pending(node: Node, work: _Provision, home: Home, digest: Digest) -> N
         node.store.images.drop_unheld(Digest.parse(earlier), work.owner)
 
 
-def _provision_warm(node: Node, work: _Provision, image: StoredImage) -> ProvisionInfo | None:
+def _provision_warm(node: Node, work: Work, image: StoredImage) -> ProvisionInfo | None:
     """Pin and mount in one critical section; None when a layer is missing."""
     if node.store.layers.missing(image.layers, layer_format=work.layer_format):
         return None
@@ -232,7 +196,7 @@ def _provision_warm(node: Node, work: _Provision, image: StoredImage) -> Provisi
         ExitStack() as locked,
     ):
         lease = locked.enter_context(node.shared())
-        _check_current(node, work, home)
+        check_current(node, work, home)
         # Again, now that prune cannot come in between: a pin without a mount would be left to nobody.
         if node.store.images.get(image.digest) is None:
             return None
@@ -240,82 +204,4 @@ def _provision_warm(node: Node, work: _Provision, image: StoredImage) -> Provisi
             return None
         pin.enter_context(node.store.images.pin(image.digest, work.owner))
         lease.check()
-        return _mount(node, work, image, home, unlock=locked.close)
-
-
-def _check_current(node: Node, work: _Provision, home: Home) -> None:
-    """Make sure that this is still the container that was begun, with its flock held.
-
-    A destroy that comes later finds the flock taken and takes down what is mounted under it.
-    """
-    container_id = work.request.container_id
-    record = home.read()
-    taken = record.rootfses.get(work.name)
-    if taken is not None and taken.info.image != work.request.image.normalised:
-        raise conflict(work.request, taken.info.image)
-    if record.rootfses and record.generation != work.generation:
-        show(node, container_id, record)
-        raise StateLost(container_id=str(container_id), reason="Redis had shown an earlier one of this id")
-    if node.containers.is_current(container_id, generation=work.generation):
-        return
-    if node.epoch.join().mark != work.begun.epoch:
-        raise StateLost(container_id=str(container_id), reason="Redis lost it")
-    raise ContainerDestroying(container_id=str(container_id))
-
-
-def _mount(
-    node: Node, work: _Provision, image: StoredImage, home: Home, *, unlock: Callable[[], None]
-) -> ProvisionInfo:
-    """Record, mount, tell Redis; in this order, so that whatever is mounted is recorded.
-
-    A backend that takes its time gives the cluster lock back first: the ref keeps the image, the flock the container.
-
-    A duplicate of this request that was faster has decided what the rootfs stands on, perhaps another image: the
-    reference may have moved in between.
-    """
-    if (recorded := _recorded(node, work, home)) is not None:
-        if recorded.digest != str(image.digest):
-            node.store.images.drop(image.digest, work.owner)
-        return recorded
-    request = work.request
-    paths = node.work.rootfs_paths(request.container_id.parts, name=work.name)
-    user = stack_user(request.container_id, work.name)
-    info = _info(node, work, image, paths)
-    durable.make_dirs_unsynced(paths.rootfs_home)
-    entry = RootfsRecord(info=info, is_read_only=request.read_only)
-    home.write(home.read().with_rootfs(entry, generation=work.generation))
-    stack = open_stack(node, image.digest, image.layers, layer_format=work.layer_format, user=user)
-    if work.backend.is_bulk:
-        unlock()
-    work.backend.provision(stack, paths, is_read_only=request.read_only)
-    _finish(node, work, info)
-    return info
-
-
-def _finish(node: Node, work: _Provision, info: ProvisionInfo) -> None:
-    is_shown = node.containers.finish_provision(
-        work.request.container_id, name=work.name, image=info.image, generation=work.generation, info=info.to_json()
-    )
-    if not is_shown and node.containers.is_destroying(work.request.container_id):
-        # The destroy waits for this flock. A retry would come after it, and bring back what is to be no more.
-        raise ContainerDestroying(container_id=info.container_id)
-    if not is_shown:
-        raise StateLost(container_id=info.container_id, reason="another transition came first")
-
-
-def _info(node: Node, work: _Provision, image: StoredImage, paths: RootfsPaths) -> ProvisionInfo:
-    volumes = work.backend.ephemeral_volumes(paths, is_read_only=work.request.read_only)
-    return ProvisionInfo(
-        container_id=str(work.request.container_id),
-        name=work.name,
-        node=node.name,
-        image=work.request.image.normalised,
-        digest=str(image.digest),
-        backend=work.backend.name,
-        layer_format=work.layer_format.value,
-        layers=tuple(str(diff_id) for diff_id in image.layers),
-        rootfs=str(paths.rootfs_dir),
-        ephemeral_volumes=tuple(str(path) for path in volumes),
-        docker_manifest=image.docker_manifest,
-        appc_manifest=image.appc_manifest,
-    )
+        return mount(node, work, image, home, unlock=locked.close)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a revoked provision began is undone where it began, unless it was answered or somebody else goes on with it."""
 
+import dataclasses
+
 import pytest
 import redis
 
@@ -21,8 +23,10 @@ pytestmark = [pytest.mark.root, pytest.mark.redis]
 def _forget_the_answer(node: Provisioner, image: str) -> None:
     """Bring the container to where a provision stands that has mounted and has not told anybody."""
     container_id = ContainerId.parse("c1")
-    node.node.containers.restore(container_id, node="n1", rootfses={})
-    node.node.containers.begin_provision(container_id, name="rootfs", image=image, node="n1", request=image)
+    node.node.containers.restore(container_id, node="n1", generation="", rootfses={})
+    begun = node.node.containers.begin_provision(container_id, name="rootfs", image=image, node="n1", request=image)
+    path = node.node.work.record_path(("c1",))
+    write_record(path, dataclasses.replace(read_record(path), generation=begun.generation))
 
 
 def test_what_was_mounted_and_not_answered_goes(node: Provisioner, image: str, redis_client: redis.Redis) -> None:
