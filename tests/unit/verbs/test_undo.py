@@ -68,7 +68,10 @@ def test_a_pin_without_a_rootfs_goes(node: Provisioner, image: str, redis_client
     node.node.backends["overlay"].destroy(node.node.work.rootfs_paths(("c1",), name="rootfs"))
     path = node.node.work.record_path(("c1",))
     record = read_record(path)
-    write_record(path, record.without("rootfs").with_pending("rootfs", Digest.parse(info["digest"])))
+    write_record(
+        path,
+        record.without("rootfs").with_pending("rootfs", Digest.parse(info["digest"]), generation=record.generation),
+    )
     _forget_the_answer(node, info["image"])
 
     node.take_back(keywords)
