@@ -13,7 +13,9 @@ from worker.image import LayerFormat
 from worker.layers.erofs.probe import erofs_unsupported_reason
 from worker.linux.mountinfo import mount_that_holds
 from worker.linux.statfs import filesystem_type, may_mount
+from worker.pullers import make_pullers
 from worker.registry.docker_config import docker_login
+from worker.secrets import make_secrets
 from worker.settings import Settings
 
 _WRONG_FREE_PERCENT = 1.0
@@ -39,6 +41,7 @@ def check_node(settings: Settings) -> Iterator[Finding]:
         yield check_erofs(erofs_unsupported_reason(settings.store_dir), configured=settings.layer_format)
     yield check_docker_config(settings.docker_config_dir)
     yield check_secrets(settings.secrets_dir)
+    yield check_sources(settings)
 
 
 def _kernel() -> Finding:
@@ -109,6 +112,17 @@ def check_docker_config(config_dir: Path | None) -> Finding:
     except InvalidArgument as error:
         return wrong("docker config", str(error))
     return good("docker config", "absent or readable")
+
+
+def check_sources(settings: Settings) -> Finding:
+    """See whether what images and secrets come from can be put together; nobody is asked for either."""
+    try:
+        make_secrets(settings)
+        make_pullers(settings)
+    except InvalidArgument as error:
+        return wrong("sources", f"{error}; so the worker does not start")
+    archives = f", images by name from {settings.archives} alone" if settings.archives else ""
+    return good("sources", f"secrets from {', '.join(settings.secrets_resolvers) or 'nowhere'}{archives}")
 
 
 def check_secrets(secrets_dir: Path | None) -> Finding:

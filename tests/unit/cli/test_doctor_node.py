@@ -6,8 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from worker.cli.doctor_node import check_backends, check_directory, check_erofs, check_propagation, check_secrets
+from worker.cli.doctor_node import (
+    check_backends,
+    check_directory,
+    check_erofs,
+    check_propagation,
+    check_secrets,
+    check_sources,
+)
 from worker.linux.mount import BindMount, mount_bind, unmount_tree
+from worker.settings import Settings
 
 REASONS = {"overlay": "no kernel", "aufs": "no kernel", "copy": None, "bind": None}
 
@@ -59,6 +67,25 @@ def test_a_directory_that_others_may_enter_is_wrong(tmp_path: Path) -> None:
     assert open_findings["store, mode"] == "wrong"
     assert "store, mode" not in closed
     assert {"store", "store, space"} <= closed
+
+
+def test_what_would_keep_a_worker_from_starting_is_wrong(tmp_path: Path) -> None:
+    """Each by its variable."""
+    good = {"store_dir": tmp_path, "work_dir": tmp_path}
+
+    assert check_sources(Settings(**good)).verdict == "good"
+    assert "/a alone" in check_sources(Settings(**good, archives="/a")).detail
+    for variable, value in {
+        "secrets_resolvers": ("vault",),
+        "secrets_redis_url": None,
+        "archives": "relative",
+        "registry_mirrors": ("docker.io",),
+        "https_proxy": "nowhere",
+    }.items():
+        more = {"secrets_resolvers": ("redis",)} if variable == "secrets_redis_url" else {}
+        finding = check_sources(Settings(**good | more | {variable: value}))
+        assert finding.verdict == "wrong"
+        assert f"PROVISIONER_{variable.upper()}" in finding.detail
 
 
 def test_secrets_are_counted_not_read(tmp_path: Path) -> None:
