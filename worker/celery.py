@@ -11,10 +11,9 @@ from celery import Celery
 from celery.exceptions import SecurityWarning
 from kombu.entity import Exchange, Queue
 
-from worker.settings import Settings, process_settings
+from worker.settings import PROVISION_QUEUE, Settings, process_settings
 from worker.transport.ledger import BEATS_PER_TIMEOUT
 
-PROVISION_QUEUE = "provision"
 TASK_MODULES = (
     "tasks.rootfs",
     "tasks.images",

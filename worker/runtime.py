@@ -18,7 +18,7 @@ from worker.image import LayerFormat
 from worker.layers.erofs.probe import erofs_unsupported_reason
 from worker.linux import durable
 from worker.lock import ReadWriteLock
-from worker.metrics.gauges import NodeGauges
+from worker.metrics.gauges import NodeGauges, Sources
 from worker.metrics.monitor import Monitor
 from worker.nodes import Nodes
 from worker.observer import Observe, ignore
@@ -30,6 +30,7 @@ from worker.settings import Settings
 from worker.store.image_mounts import ImageMounts
 from worker.store.store import Store
 from worker.store.usage import StoreUsage
+from worker.transport.depth import QueueDepths
 from worker.verbs.node import Node
 
 _REDIS_RETRIES = 3
@@ -111,14 +112,14 @@ def make_monitor(settings: Settings) -> Monitor:
         InvalidArgument: It cannot listen there.
     """
     client = make_redis(settings, timeout_seconds=_SCRAPE_TIMEOUT_SECONDS, retries=0)
-    gauges = NodeGauges(
-        settings,
+    sources = Sources(
         containers=Containers(client, settings.key_prefix),
         index=ContainerIndex(client, settings.key_prefix),
         nodes=Nodes(client, settings.key_prefix),
+        queues=QueueDepths(client, settings),
         usage=StoreUsage(StorePaths(settings.store_dir)),
     )
-    return Monitor(settings, gauges)
+    return Monitor(settings, NodeGauges(settings, sources))
 
 
 def _check_owner(store_dir: Path) -> None:

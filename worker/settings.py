@@ -19,6 +19,8 @@ from worker.errors import InvalidArgument
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
+PROVISION_QUEUE = "provision"
+"""What schedulers publish to and every node serves."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}")
 _APPC_PREFIX = re.compile(r"(?:https?://[^\s?#@]*|file:///[^\0]*|/[^\0]*)")
 

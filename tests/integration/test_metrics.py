@@ -88,6 +88,11 @@ def _check_gauges(held: Page, pruned: Page) -> None:
     assert held.value("info", cluster="default", node="n1", version="0.1.0") == 1
     assert held.value("cluster_containers", state="provisioned") == 1
     assert held.value("node_containers") == 1
+    assert {state: held.value("cluster_messages", state=state) for state in ("waiting", "delayed", "dead")} == {
+        "waiting": 0,
+        "delayed": 0,
+        "dead": 0,
+    }
     assert held.value("cluster_nodes", state="live") == 1
     assert held.value("store_images") == 1
     assert held.value("store_layers", format="erofs") + held.value("store_layers", format="directory") == 2

@@ -3,6 +3,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_client import Metric as ShownMetric
@@ -16,6 +17,26 @@ from worker.metrics.families import PREFIX
 from worker.nodes import Nodes, NodeStatus
 from worker.settings import Settings
 from worker.store.usage import StoreUsage
+from worker.transport.depth import QueueDepths
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where a node's gauges are looked up.
+
+    Attributes:
+        containers: Their state in Redis. Like the next three, on a client that gives up in less time than a scrape has.
+        index: Of the same containers.
+        nodes: The registry of nodes.
+        queues: What waits in them.
+        usage: Of the node's store.
+    """
+
+    containers: Containers
+    index: ContainerIndex
+    nodes: Nodes
+    queues: QueueDepths
+    usage: StoreUsage
 
 
 class NodeGauges:
@@ -25,20 +46,12 @@ class NodeGauges:
 
     Args:
         settings: Of the node.
-        containers: Their state in Redis. Like the next two, on a client that gives up in less time than a scrape has.
-        index: Of the same containers.
-        nodes: The registry of nodes.
-        usage: Of the node's store.
+        sources: Where to look.
     """
 
-    def __init__(
-        self, settings: Settings, *, containers: Containers, index: ContainerIndex, nodes: Nodes, usage: StoreUsage
-    ) -> None:
+    def __init__(self, settings: Settings, sources: Sources) -> None:
         self._settings = settings
-        self._containers = containers
-        self._index = index
-        self._nodes = nodes
-        self._usage = usage
+        self._sources = sources
 
     def collect(self) -> Iterator[ShownMetric]:
         """Yield every gauge that can be looked up now."""
@@ -56,7 +69,7 @@ class NodeGauges:
     def _from_redis(self) -> Iterator[ShownMetric]:
         up = _gauge("redis_up", "Whether Redis answered this page.")
         try:
-            shown = [self._cluster_containers(), self._node_containers(), self._cluster_nodes()]
+            shown = [self._cluster_containers(), self._node_containers(), self._cluster_nodes(), *self._queues()]
         except StateUnavailable:
             shown = []
         up.add_metric([], bool(shown))
@@ -65,31 +78,40 @@ class NodeGauges:
 
     def _cluster_containers(self) -> ShownMetric:
         gauge = _gauge("cluster_containers", "Containers of the whole cluster; every node tells the same.", "state")
-        for state, count in self._containers.counts().items():
+        for state, count in self._sources.containers.counts().items():
             gauge.add_metric([state], count)
         return gauge
 
     def _node_containers(self) -> ShownMetric:
         gauge = _gauge("node_containers", "Containers of this node, in any state.")
-        gauge.add_metric([], self._index.count(self._settings.node))
+        gauge.add_metric([], self._sources.index.count(self._settings.node))
         return gauge
 
     def _cluster_nodes(self) -> ShownMetric:
         gauge = _gauge("cluster_nodes", "Nodes of the whole cluster; every node tells the same.", "state")
         counts = dict.fromkeys(("live", "recovering", "gone"), 0)
-        for status in self._nodes.all():
+        for status in self._sources.nodes.all():
             counts[_state(status)] += 1
         for state, count in counts.items():
             gauge.add_metric([state], count)
         return gauge
+
+    def _queues(self) -> Iterator[ShownMetric]:
+        depth = self._sources.queues.read()
+        cluster = _gauge("cluster_messages", "Messages of the whole cluster; every node tells the same.", "state")
+        for state, count in (("waiting", depth.waiting), ("delayed", depth.delayed), ("dead", depth.dead)):
+            cluster.add_metric([state], count)
+        here = _gauge("node_messages", "Messages that wait in this node's own queue.")
+        here.add_metric([], depth.waiting_here)
+        yield from (cluster, here)
 
     def _from_store(self) -> Iterator[ShownMetric]:
         images = _gauge("store_images", "Images in this node's store.")
         layers = _gauge("store_layers", "Layers in this node's store.", "format")
         sizes = _gauge("store_layer_bytes", "What the store's layers take on disk.", "format")
         try:
-            images.add_metric([], self._usage.images())
-            for layer_format, held in self._usage.held().items():
+            images.add_metric([], self._sources.usage.images())
+            for layer_format, held in self._sources.usage.held().items():
                 layers.add_metric([layer_format], held.layers)
                 sizes.add_metric([layer_format], held.disk_bytes)
         except OSError:
