@@ -128,9 +128,9 @@ def check_sources(settings: Settings) -> Finding:
 def check_secrets(secrets_dir: Path | None) -> Finding:
     """See whether secrets can be read, and by nobody else; their contents are not looked at."""
     if secrets_dir is None:
-        return good("secrets", "PROVISIONER_SECRETS_DIR is not set: tasks cannot name any")
+        return good("secrets", "PROVISIONER_SECRETS_DIR is not set: none in files")
     try:
-        mode, count = secrets_dir.stat().st_mode, sum(path.is_file() for path in secrets_dir.iterdir())
+        mode, count = secrets_dir.stat().st_mode, sum(not path.name.startswith(".") for path in secrets_dir.iterdir())
     except OSError as error:
         return wrong("secrets", f"{secrets_dir}: {error.strerror}")
     if mode & 0o007:
