@@ -17,6 +17,8 @@ from tests.support.images import build_image, layer
 from tests.support.layouts import write_layout
 from tests.support.mounts import mounts_below
 from tests.support.needs import is_ci
+from tests.support.ports import wait_until
+from tests.support.prometheus_server import Prometheus
 from tests.support.schedulers import Scheduler
 from tests.support.scraping import Page
 from tests.support.stack import FLOWER_LOGIN, REPOSITORY_DIR, SERVICES, Stack, missing_stack, stack
@@ -128,6 +130,27 @@ def test_other_services_read_the_workers_metrics(running_stack: Stack) -> None:
 
     assert page.value("redis_up") == 1
     assert page.value("cluster_nodes", state="live") == 1
+
+
+@pytest.fixture
+def prometheus(running_stack: Stack) -> Iterator[Prometheus]:
+    """The stack's Prometheus; Debian's has no check of its own health, so it is not waited for."""
+    running_stack.compose("--profile", "monitoring", "up", "--detach", "--no-build", "prometheus")
+    server = Prometheus(running_stack.prometheus_port)
+    wait_until(server.is_ready, "start of Prometheus", seconds=60)
+    yield server
+    running_stack.compose("--profile", "monitoring", "rm", "--stop", "--force", "prometheus")
+
+
+@pytest.mark.engine
+@pytest.mark.root
+@pytest.mark.prometheus
+def test_prometheus_reads_the_worker(prometheus: Prometheus) -> None:
+    """With the configuration, the user and the closed file system it has in compose.yaml."""
+    wait_until(lambda: bool(prometheus.query('up{job="provisioner"} == 1')), "a scrape", seconds=60)
+
+    assert prometheus.query("provisioner_redis_up == 1")
+    assert prometheus.query('provisioner_cluster_nodes{state="live"} == 1')
 
 
 @pytest.mark.engine

@@ -35,7 +35,8 @@ FLOWER_LOGIN = "ops:9a77e2"
 _IMAGE = "provisioner-stack"
 _APP_DIR = "opt/provisioner"
 _REDIS_UID, _BEAT_UID = 100, 10001
-_PROGRAMS = ("redis-server", "redis-cli", "grep")
+_PROMETHEUS_UID = 65534
+_PROGRAMS = ("redis-server", "redis-cli", "grep", "prometheus")
 _CELERY = '#!/bin/sh\nexec python3 -m celery "$@"\n'
 
 
@@ -59,12 +60,13 @@ class Stack:
         directory: A shared mount; `work`, `store` and `images` are in it.
         redis_url: As a scheduler on the host has it.
         flower_port: Flower's, of 127.0.0.1.
+        prometheus_port: That of Prometheus, when it runs.
     """
 
     def __init__(self, directory: Path, engine: Engine) -> None:
         self.directory = directory
         self._engine = engine
-        redis_port, self.flower_port = free_port(), free_port()
+        redis_port, self.flower_port, self.prometheus_port = free_port(), free_port(), free_port()
         self.redis_url = f"redis://:{REDIS_PASSWORD}@127.0.0.1:{redis_port}/0"
         self._compose_dir = directory / "compose"
         self._settings = {
@@ -75,6 +77,8 @@ class Stack:
             "REDIS_PORT": str(redis_port),
             "FLOWER_BASIC_AUTH": FLOWER_LOGIN,
             "FLOWER_PORT": str(self.flower_port),
+            "PROMETHEUS_IMAGE": _IMAGE,
+            "PROMETHEUS_PORT": str(self.prometheus_port),
             "PROVISIONER_WORK_DIR": str(directory / "work"),
             "PROVISIONER_STORE_DIR": str(directory / "store"),
             "IMAGES_DIR": str(directory / "images"),
@@ -85,7 +89,7 @@ class Stack:
         """Make the directories and the settings."""
         for name in ("work", "store", "images", "compose"):
             (self.directory / name).mkdir()
-        for name in ("compose.yaml", "redis.conf"):
+        for name in ("compose.yaml", "redis.conf", "prometheus.yml"):
             shutil.copy(REPOSITORY_DIR / "compose" / name, self._compose_dir)
         lines = [f"{name}={value}\n" for name, value in self._settings.items()]
         (self._compose_dir / ".env").write_text("".join(lines), encoding="utf-8")
@@ -222,7 +226,8 @@ def _add_project(archive: tarfile.TarFile) -> None:
     _add(archive, f"{_APP_DIR}/health.py", REPOSITORY_DIR / "compose" / "health.py")
     _add_text(archive, f"{_APP_DIR}/bin/celery", _CELERY, mode=0o755)
     _add_text(archive, "etc/passwd", f"root:x:0:0::/root:/bin/sh\nredis:x:{_REDIS_UID}:{_REDIS_UID}::/data:/bin/sh\n")
-    for name, uid in (("data", _REDIS_UID), ("var/lib/beat", _BEAT_UID)):
+    owners = (("data", _REDIS_UID), ("var/lib/beat", _BEAT_UID), ("prometheus", _PROMETHEUS_UID))
+    for name, uid in owners:
         info = tarfile.TarInfo(name)
         info.type, info.mode, info.uid, info.gid = tarfile.DIRTYPE, 0o755, uid, uid
         archive.addfile(info)
