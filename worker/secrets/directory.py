@@ -2,7 +2,7 @@
 """Secrets in files, as Docker and Kubernetes mount them.
 
 Differences and limits: a secret is a file of its name, or a directory of its name with what a Kubernetes Secret of type
-dockerconfigjson, dockercfg or basic-auth has for keys.
+dockerconfigjson, dockercfg or basic-auth has for keys, and `registry` beside the last.
 """
 
 from pathlib import Path
@@ -13,6 +13,7 @@ from worker.secret import MAX_SECRET_BYTES, Secret, SecretMalformed, SecretResol
 from worker.settings import Settings
 
 _DOCUMENTS = (".dockerconfigjson", ".dockercfg")
+_MEMBERS = ("username", "password", "registry")
 
 
 class DirectoryResolver(SecretResolver):
@@ -39,11 +40,11 @@ def _find_in(directory: Path) -> Secret:
     for name in _DOCUMENTS:
         if (content := _read(directory / name)) is not None:
             return Secret.parse(content)
-    username, password = _read(directory / "username"), _read(directory / "password")
-    if username is None or password is None:
+    contents = {name: _read(directory / name) for name in _MEMBERS}
+    if contents["username"] is None or contents["password"] is None:
         raise SecretMalformed(f"its directory has neither {_DOCUMENTS[0]} nor username and password")
     try:
-        return Secret({"username": username.decode(), "password": password.decode()})
+        return Secret({name: content.decode() for name, content in contents.items() if content is not None})
     except UnicodeDecodeError:
         raise SecretMalformed("its username or password is not UTF-8") from None
 

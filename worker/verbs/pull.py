@@ -102,16 +102,11 @@ def pinned(
     Locking: takes the shared lock for the commit and the pin only, never while the body runs.
     """
     with ExitStack() as stack:
-        image = _checked(node, remote, source)
+        image, opener = _checked(node, remote, source), opener_of(node, source, remote)
         with node.shared():
             node.store.images.put(remote.digest, manifest=remote.manifest, config=remote.config)
             stack.enter_context(node.store.images.pin(remote.digest, owner))
-            node.store.images.remember(
-                source.normalised,
-                platform=str(platform),
-                digest=remote.digest,
-                opener=opener_of(node, source, remote),
-            )
+            node.store.images.remember(source.normalised, platform=str(platform), digest=remote.digest, opener=opener)
         yield image
 
 

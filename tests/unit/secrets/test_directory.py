@@ -47,6 +47,7 @@ def test_a_file_is_read_anew_each_time(tmp_path: Path) -> None:
         {".dockerconfigjson": json.dumps(AUTHS)},
         {".dockercfg": json.dumps(AUTHS["auths"])},
         {"username": "u", "password": "p"},
+        {"username": "u", "password": "p", "registry": "r"},
     ],
 )
 def test_a_kubernetes_secret_is_a_directory(tmp_path: Path, files: Mapping[str, str]) -> None:
@@ -54,6 +55,14 @@ def test_a_kubernetes_secret_is_a_directory(tmp_path: Path, files: Mapping[str, 
     mount(tmp_path, files)
 
     assert found(tmp_path) == Credential("u", "p", "r")
+
+
+def test_a_directory_may_say_which_registry_it_is_for(tmp_path: Path) -> None:
+    """As a document may."""
+    mount(tmp_path, {"username": "u", "password": "p", "registry": "other"})
+
+    with pytest.raises(SecretMalformed, match="not for registry r"):
+        found(tmp_path)
 
 
 @pytest.mark.parametrize("files", [{}, {"username": "u"}, {"token": "t"}])
