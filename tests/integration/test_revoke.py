@@ -21,8 +21,11 @@ from tests.support.registry_server import Registry
 from tests.support.schedulers import Scheduler
 from tests.support.tar import File
 from tests.support.workers import Node
+from worker.settings import Settings
 
 pytestmark = [pytest.mark.root, pytest.mark.redis]
+
+QUEUE = Settings().queue_key
 
 
 class Cluster:
@@ -38,9 +41,11 @@ class Cluster:
             return sorted(client.scan_iter(match=match))
 
     def undelivered(self) -> int:
-        """Count the messages that somebody may still be handed."""
+        """Count the messages that somebody has, may still be handed, or nobody wants."""
         with self._server.client() as client:
-            return client.hlen("unacked") + client.llen("provision") + client.llen("node.n1")
+            lists = [b"provision", b"node.n1", *client.scan_iter(match=f"{QUEUE}:taken:*", _type="list")]
+            waiting = sum(client.zcard(f"{QUEUE}:{name}") for name in ("delayed", "dead"))
+            return waiting + sum(client.llen(each) for each in lists)
 
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
         """Wait, and show the worker's log if it is in vain."""
