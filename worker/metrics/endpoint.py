@@ -13,6 +13,8 @@ from prometheus_client.exposition import choose_encoder
 from typing_extensions import override
 
 PATH = "/metrics"
+MAX_CLIENTS = 16
+"""Answered at a time; who comes on top is hung up on, so that strangers cost the worker so many threads and no more."""
 _SILENCE_SECONDS = 5.0
 
 
@@ -54,9 +56,11 @@ class Endpoint:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = MAX_CLIENTS
 
     def __init__(self, registry: CollectorRegistry, *, address: str, port: int) -> None:
         self.registry = registry
+        self._places = threading.BoundedSemaphore(MAX_CLIENTS)
         self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
         super().__init__((address, port), _Handler)
 
@@ -64,6 +68,25 @@ class _Server(ThreadingHTTPServer):
     def server_bind(self) -> None:
         # HTTPServer's would ask the name service for this host's name, which may take its time.
         TCPServer.server_bind(self)
+
+    @override
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._places.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:
+            # The process can have no more threads, so none will give the place back.
+            self._places.release()
+            raise
+
+    @override
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
 
     @override
     def handle_error(self, request: Any, client_address: Any) -> None:

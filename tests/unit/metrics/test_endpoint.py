@@ -3,12 +3,15 @@
 
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
+from http.client import HTTPException
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from tests.support.ports import wait_until
 from tests.support.scraping import get, scrape
-from worker.metrics.endpoint import Endpoint
+from worker.metrics.endpoint import MAX_CLIENTS, Endpoint
 from worker.metrics.tally import Tally
 
 
@@ -45,6 +48,25 @@ def test_a_silent_client_keeps_nobody_waiting(endpoint: Endpoint) -> None:
         silent.sendall(b"GET /met")
 
         assert "provisioner_verbs_total" in scrape(endpoint.port).names
+
+
+def test_many_silent_clients_cost_no_more_than_their_places(endpoint: Endpoint) -> None:
+    """The next one is hung up on at once; when they leave, there is room again."""
+    with ExitStack() as stack:
+        for _ in range(MAX_CLIENTS):
+            stack.enter_context(socket.create_connection(("127.0.0.1", endpoint.port)))
+        with socket.create_connection(("127.0.0.1", endpoint.port)) as refused:
+            assert refused.recv(100) == b""
+
+    wait_until(lambda: is_served(endpoint), "room")
+
+
+def is_served(endpoint: Endpoint) -> bool:
+    """Tell whether the page is there."""
+    try:
+        return get(endpoint.port)[0] == 200
+    except (HTTPException, OSError):
+        return False
 
 
 def test_a_taken_port_is_an_error(endpoint: Endpoint) -> None:
