@@ -16,6 +16,7 @@
                                     layer.idx and where there are sparse files layer.blob (EROFS format)
       staging/<hash>/               invisible until renamed in
       staging/<hash>.lock           flock of whoever fills the staging directory of the same name
+      acis/<hash>                   what an App Container archive told that was read before
       partial/<digest>              what arrived of a large blob so far; flock: whoever adds to it
       trash/                        renamed out before deletion
     WORK_DIR/                       per node; mode 0700
@@ -88,6 +89,11 @@ class StorePaths:
     def staging_dir(self) -> Path:
         """Where images and layers are made, invisibly."""
         return self.store_dir / "staging"
+
+    @property
+    def acis_dir(self) -> Path:
+        """Where it is remembered what App Container archives told."""
+        return self.store_dir / "acis"
 
     @property
     def partial_dir(self) -> Path:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -81,17 +81,22 @@ def write_aci(directory: Path, name: str, tar: bytes, *, version: str = "latest"
 
 
 class AciServer(ThreadingHTTPServer):
-    """Serves a directory.
+    """Serves a directory; an archive's ETag is the digest of its bytes.
 
     Attributes:
         asked: Paths and Authorization headers of all requests so far.
-        answers: What is answered instead, by path: a status, or how many bytes of the file are sent.
+        sent: Paths of the archives that were sent, whole or in part.
+        answers: What is answered instead, by path, once each: a status with its headers; 0 breaks off in the middle.
+        etag_form: What an ETag looks like; None for none.
     """
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(("127.0.0.1", 0), partial(_Handler, directory=str(directory)))
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.directory = directory
         self.asked: list[tuple[str, str | None]] = []
+        self.sent: list[str] = []
         self.answers: dict[str, list[tuple[int, Mapping[str, str]]]] = {}
+        self.etag_form: str | None = '"{}"'
 
     @property
     def host(self) -> str:
@@ -99,35 +104,37 @@ class AciServer(ThreadingHTTPServer):
         return f"127.0.0.1:{self.server_address[1]}"
 
 
-class _Handler(SimpleHTTPRequestHandler):
+class _Handler(BaseHTTPRequestHandler):
     """Answers as told, else with the file."""
 
     server: AciServer
 
-    @override
     def do_GET(self) -> None:
-        self.server.asked.append((self.path, self.headers.get("Authorization")))
-        planned = self.server.answers.get(self.path)
-        if not planned:
-            super().do_GET()
+        server = self.server
+        server.asked.append((self.path, self.headers.get("Authorization")))
+        status, headers = server.answers[self.path].pop(0) if server.answers.get(self.path) else (200, {})
+        if status not in {0, 200}:
+            self._answer(status, headers)
             return
-        status, headers = planned.pop(0)
-        if status == 0:
-            self._break_off()
+        path = server.directory / self.path.lstrip("/")
+        if not path.is_file():
+            self._answer(404, {})
             return
+        content = path.read_bytes()
+        form = server.etag_form
+        etag = {"ETag": form.format(hashlib.sha256(content).hexdigest())} if form else {}
+        if etag and status and self.headers.get("If-None-Match") == etag["ETag"]:
+            self._answer(304, etag)
+            return
+        server.sent.append(self.path)
+        self._answer(200, {"Content-Length": str(len(content)), **etag})
+        self.wfile.write(content if status else content[: len(content) // 2])
+
+    def _answer(self, status: int, headers: Mapping[str, str]) -> None:
         self.send_response(status)
         for name, value in {"Content-Length": "0", **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-
-    def _break_off(self) -> None:
-        """Promise the whole file and send half of it."""
-        content = Path(self.translate_path(self.path)).read_bytes()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content[: len(content) // 2])
-        self.close_connection = True
 
     @override
     def log_message(self, format: str, *args: object) -> None:

@@ -34,13 +34,14 @@ def make_pullers(settings: Settings) -> Mapping[Transport, Puller]:
     Raises:
         InvalidArgument: A setting is unusable.
     """
-    spool_dir = StorePaths(settings.store_dir).staging_dir
+    paths = StorePaths(settings.store_dir)
+    spool_dir = paths.staging_dir
     archives = ArchivePuller(settings, spool_dir=spool_dir)
     pullers: tuple[Puller, ...] = (
         ArchivesPuller(settings, archives) if settings.archives else RegistryPuller(settings),
         LayoutPuller(settings),
         archives,
         DaemonPuller(settings, spool_dir=spool_dir),
-        AppcPuller(settings, spool_dir=spool_dir),
+        AppcPuller(settings, spool_dir=spool_dir, known_dir=paths.acis_dir),
     )
     return {transport: puller for puller in pullers for transport in puller.transports}

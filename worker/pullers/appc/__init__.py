@@ -7,6 +7,9 @@
     inflate       gzip, bzip2, xz, zstd or none
     adapt         an archive's tar -> the tar of a layer: `rootfs/` becomes the root
     archive       all of these in one pass into an unnamed file
+    layer         a layer's tar, in such a file or still at its source
+    known         what archives told that were read before
+    fetch         the archives of one image
     dependencies  which archives, base first
     whitelist     a layer without what a manifest does not list
     image         the layers as one image

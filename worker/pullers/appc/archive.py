@@ -4,7 +4,7 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -20,22 +20,11 @@ from worker.oci.digest import Digest
 from worker.oci.media_types import OCI_LAYER
 from worker.pullers.appc.adapt import Adapter
 from worker.pullers.appc.inflate import inflate_aci
+from worker.pullers.appc.known import KnownAci
+from worker.pullers.appc.layer import Layer, SpooledLayer
 from worker.pullers.content import Extent
 from worker.pullers.spool import spooled
 from worker.settings import Settings
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpooledLayer:
-    """The uncompressed tar of a layer, in an open file.
-
-    Attributes:
-        descriptor: Its digest is also the DiffID.
-        extent: All of the file.
-    """
-
-    descriptor: Descriptor
-    extent: Extent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,20 +33,32 @@ class Aci:
 
     Attributes:
         image_id: The sha512 of its uncompressed tar.
-        manifest: Its manifest.
+        content: Its manifest, byte for byte.
+        manifest: The same, parsed.
         layer: Its rootfs.
         sizes_bytes: As it came, and uncompressed.
     """
 
     image_id: Digest
+    content: bytes = field(repr=False)
     manifest: AppcManifest
-    layer: SpooledLayer
+    layer: Layer
     sizes_bytes: frozenset[int]
 
     @property
     def dependencies(self) -> tuple[AppcDependency, ...]:
         """Those that its manifest names."""
         return self.manifest.dependencies
+
+    def described(self, tag: str) -> KnownAci:
+        """Return what is to be known of it, under the name that its source has for this version of it."""
+        return KnownAci(
+            tag=tag,
+            image_id=self.image_id,
+            manifest=self.content,
+            layer=self.layer.descriptor,
+            sizes_bytes=self.sizes_bytes,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +143,7 @@ def read_aci(chunks: Iterator[bytes], *, spool: Spool, image: str) -> Iterator[A
             layer = spooling.enter_context(spooled_layer(adapter.adapt(content), spool=spool, image=image))
         yield Aci(
             image_id=plain.digest,
+            content=adapter.manifest,
             manifest=AppcManifest.parse(adapter.manifest, image=image),
             layer=layer,
             sizes_bytes=frozenset({came.size_bytes, plain.size_bytes}),
@@ -149,7 +151,7 @@ def read_aci(chunks: Iterator[bytes], *, spool: Spool, image: str) -> Iterator[A
 
 
 @contextmanager
-def spooled_layer(chunks: Iterator[bytes], *, spool: Spool, image: str) -> Iterator[SpooledLayer]:
+def spooled_layer(chunks: Iterator[bytes], *, spool: Spool, image: str) -> Iterator[Layer]:
     """Put a layer's tar into an unnamed file for the context's time.
 
     Raises:
@@ -161,7 +163,7 @@ def spooled_layer(chunks: Iterator[bytes], *, spool: Spool, image: str) -> Itera
     refusable = _blaming(hashed, image)
     with spooled(refusable, spool_dir=spool.directory, max_bytes=max_bytes, image=image) as file:
         descriptor = Descriptor(media_type=OCI_LAYER, digest=hashed.digest, size_bytes=hashed.size_bytes)
-        yield SpooledLayer(descriptor=descriptor, extent=Extent(file, 0, hashed.size_bytes))
+        yield SpooledLayer(descriptor, Extent(file, 0, hashed.size_bytes))
 
 
 def _blaming(chunks: Iterator[bytes], image: str) -> Iterator[bytes]:

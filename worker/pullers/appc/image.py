@@ -15,7 +15,8 @@ from worker.oci.manifest import Manifest
 from worker.oci.media_types import APPC_CONFIG
 from worker.oci.platform import Platform
 from worker.puller import RemoteImage
-from worker.pullers.appc.archive import Aci, SpooledLayer
+from worker.pullers.appc.archive import Aci
+from worker.pullers.appc.layer import Layer
 from worker.pullers.content import reading
 from worker.pullers.made_manifest import canonical_json, make_manifest
 from worker.pullers.resolve import Wanted, complete
@@ -26,7 +27,7 @@ class AppcImage(RemoteImage):
 
     Args:
         acis: Base first, at least one; the last one's manifest is the image's.
-        layers: Of the archives, in their order; open for as long as the image is used.
+        layers: Of the archives, in their order; they can be opened for as long as the image is used.
         wanted: What it has to be.
 
     Raises:
@@ -34,7 +35,7 @@ class AppcImage(RemoteImage):
         PlatformNotFound: It is for a platform that does not run here.
     """
 
-    def __init__(self, acis: Sequence[Aci], layers: Sequence[SpooledLayer], wanted: Wanted) -> None:
+    def __init__(self, acis: Sequence[Aci], layers: Sequence[Layer], wanted: Wanted) -> None:
         self.config = make_config(acis, layers)
         descriptors = [layer.descriptor for layer in layers]
         self.manifest = make_manifest(self.config, descriptors, config_media_type=APPC_CONFIG)
@@ -44,19 +45,21 @@ class AppcImage(RemoteImage):
         self.image_config = resolved.image_config
         self.layers = resolved.layers
         self._image = wanted.image
-        self._extents = {layer.descriptor.digest: layer.extent for layer in layers}
+        self._layers = {layer.descriptor.digest: layer for layer in layers}
 
     @override
     @contextmanager
     def blob(self, descriptor: Descriptor, *, offset: int = 0) -> Iterator[Iterator[bytes]]:
-        yield self._chunks(descriptor, offset)
-
-    def _chunks(self, descriptor: Descriptor, offset: int) -> Iterator[bytes]:
-        with reading(self._image):
-            yield from self._extents[descriptor.digest].chunks(offset)
+        with self._layers[descriptor.digest].open(offset) as chunks:
+            yield _reported(chunks, self._image)
 
 
-def make_config(acis: Sequence[Aci], layers: Sequence[SpooledLayer]) -> bytes:
+def _reported(chunks: Iterator[bytes], image: str) -> Iterator[bytes]:
+    with reading(image):
+        yield from chunks
+
+
+def make_config(acis: Sequence[Aci], layers: Sequence[Layer]) -> bytes:
     """Return the configuration: what runs it needs as OCI says it, and under `appc` what Appc says.
 
     Source: image-spec v1.1.1, config.md, "Properties".

@@ -9,9 +9,11 @@ Source: appc spec 0.8.11, discovery.md, "Discovery Templates".
 
 import abc
 import os
+import re
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -35,7 +37,9 @@ from worker.registry.retries import is_transient, retry_after_seconds
 from worker.settings import Settings
 
 DEFAULT_VERSION: Final = "latest"
-_OK, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _GONE = 200, 401, 403, 404, 410
+_OK, _NOT_MODIFIED, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _GONE = 200, 304, 401, 403, 404, 410
+_STRONG_TAG = re.compile(r'"[\x21\x23-\x7e]{1,512}"')
+_TICK_NS = 100_000_000
 _FILE_SCHEME = "file://"
 
 
@@ -55,13 +59,31 @@ class AciRequest:
     asked_path: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundAci:
+    """An archive at its source.
+
+    Attributes:
+        chunks: The archive as it is, in chunks of about 1 MiB; None if it is the version that the caller knows.
+        tag: Tells, once all chunks have been taken, what to call this version, or None if there is no sure name for it.
+    """
+
+    chunks: Iterator[bytes] | None
+    tag: Callable[[], str | None]
+
+
 class AciSource(abc.ABC):
     """Opens archives by their name."""
 
     @abc.abstractmethod
-    @contextmanager
-    def open(self, request: AciRequest) -> Iterator[Iterator[bytes]]:
-        """Yield the archive as it is, in chunks of about 1 MiB.
+    def place(self, path: str) -> str:
+        """Return what stands for an archive's name with where it is."""
+
+    @abc.abstractmethod
+    def open(self, request: AciRequest, *, known_tag: str | None = None) -> AbstractContextManager[FoundAci]:
+        """Look for an archive.
+
+        `known_tag` is what an earlier version was called; without it there are chunks.
 
         Raises:
             ImageNotFound: There is none of this name.
@@ -102,8 +124,12 @@ class DirectorySource(AciSource):
         self._directory = directory
 
     @override
+    def place(self, path: str) -> str:
+        return str(self._directory / path)
+
+    @override
     @contextmanager
-    def open(self, request: AciRequest) -> Iterator[Iterator[bytes]]:
+    def open(self, request: AciRequest, *, known_tag: str | None = None) -> Iterator[FoundAci]:
         path = self._directory / request.path
         with reading(request.image):
             # Without O_NONBLOCK a fifo would hold the worker for ever.
@@ -112,7 +138,12 @@ class DirectorySource(AciSource):
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise InvalidImage(image=request.image, reason=f"{path} is not a regular file")
-            yield _reported(Extent(descriptor, 0, status.st_size), request.image)
+            tag = _file_tag(status)
+            is_known = tag is not None and tag == known_tag
+            yield FoundAci(
+                chunks=None if is_known else _reported(Extent(descriptor, 0, status.st_size), request.image),
+                tag=lambda: tag if tag == _file_tag(os.fstat(descriptor)) else None,
+            )
         finally:
             os.close(descriptor)
 
@@ -130,15 +161,21 @@ class WebSource(AciSource):
         self._channel = Channel(settings)
 
     @override
+    def place(self, path: str) -> str:
+        return self._url(path)
+
+    @override
     @contextmanager
-    def open(self, request: AciRequest) -> Iterator[Iterator[bytes]]:
+    def open(self, request: AciRequest, *, known_tag: str | None = None) -> Iterator[FoundAci]:
         url, home = self._url(request.path), self._home(request)
         if url != self._url(request.asked_path) and (refusal := self._channel.policy.refusal(url, sender=home)):
             raise RegistryUnusable(registry=home.netloc, reason=f"for the dependency {request.path} {refusal}")
-        with self._channel.get(url, headers={}) as reply:
-            if reply.status != _OK:
+        headers = {} if known_tag is None else {"If-None-Match": known_tag}
+        with self._channel.get(url, headers=headers) as reply:
+            is_known = known_tag is not None and reply.status == _NOT_MODIFIED
+            if not is_known and reply.status != _OK:
                 raise _refusal(reply, request)
-            yield _chunks(reply)
+            yield FoundAci(chunks=None if is_known else _chunks(reply), tag=lambda: _web_tag(reply))
 
     def _url(self, path: str) -> str:
         return self._prefix + quote(path, safe="/~+")
@@ -152,6 +189,19 @@ class WebSource(AciSource):
             reason = "plain HTTP is allowed for loopback and insecure registries only"
             raise RegistryUnusable(registry=origin.netloc, reason=reason)
         return origin
+
+
+def _web_tag(reply: Reply) -> str | None:
+    """Return the ETag, unless it is a weak one, which may stand for other bytes. Source: RFC 9110, 8.8.3."""
+    tag = reply.headers.get("etag", "")
+    return tag if _STRONG_TAG.fullmatch(tag) else None
+
+
+def _file_tag(status: os.stat_result) -> str | None:
+    """Name a version of a file; None while the clock of its filesystem might not tell the next change from the last."""
+    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < _TICK_NS:
+        return None
+    return f"{status.st_dev}-{status.st_ino}-{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
 
 
 def _chunks(reply: Reply) -> Iterator[bytes]:

@@ -84,7 +84,7 @@ def opened(
         registry_attempts=more.pop("attempts", 1),
         **more,
     )
-    puller = AppcPuller(settings, spool_dir=spool_dir)
+    puller = AppcPuller(settings, spool_dir=spool_dir, known_dir=spool_dir.parent / ".known")
     try:
         with puller.open(ImageSource.parse(source), platform=platform, credential=credential) as image:
             yield image
