@@ -7,7 +7,7 @@ one of replies. Overridden, each with its reason at the method:
 =========  =========================================================================
 Transport  ``__init__``, for its poller
 Poller     ``get``, ``_register_BRPOP``, ``on_readable``, ``maybe_restore_messages``
-Channel    ``basic_consume``, ``_basic_cancel``; new ``take``, ``listen``, ``beat``
+Channel    ``basic_consume``, ``_basic_cancel``; new ``listen``, ``beat``
 QoS        ``append``, ``ack``, ``reject``, ``can_consume``, ``restore_visible``
 =========  =========================================================================
 """
@@ -65,6 +65,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
         self.is_recorded = False
         self.waits: dict[str, Wait] = {}
         self._no_ack_queues: set[str] = set()
+        self._is_dry = False
         self._rests_until = 0.0
         super().__init__(*args, **kwargs)
 
@@ -101,7 +102,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
             name = f"wait for {queue}"
             if name not in self.waits:
                 self.waits[name] = Wait(self._create_client(asynchronous=True), queue)
-                self.handlers[name] = partial(self._receive_moved, self.waits[name])
+                self.handlers[name] = partial(self._receive_messages, self.waits[name])
 
     @override
     def _basic_cancel(self, consumer_tag: str) -> None:
@@ -113,44 +114,42 @@ class Channel(stock.Channel):  # type: ignore[misc]
         self.waits = {name: wait for name, wait in self.waits.items() if wait.source in self.active_queues}
 
     def listen(self) -> None:
-        """Deliver what is there, then wait on every queue; called at each turn of the loop while there is credit."""
+        """Ask for what is there, and once that is nothing, wait on every queue; called while there is credit.
+
+        Everything is asked for without waiting for the answer and handed on where it is read: what is handed on at this
+        point of the loop's turn, the pool would not see before the next turn.
+        """
         idle = [wait for wait in self.waits.values() if not wait.is_out]
-        if not idle or time.monotonic() < self._rests_until:
+        is_taking = any(wait.is_taking for wait in self.waits.values())
+        if not idle or is_taking or time.monotonic() < self._rests_until:
             return
-        if not self.connection.cycle._in_protected_read:  # noqa: SLF001 - else the poller's `get` has just done so
-            self.take()
-        if not self.qos.can_consume() or time.monotonic() < self._rests_until:
+        consumer = self.ledger.consumer
+        if not self._is_dry:
+            count = min(self.qos.credit, BATCH)
+            idle[0].take(consumer, self.ledger.take_command(self._sources(), count))
             return
         for wait in idle:
-            wait.send(self.ledger.consumer, self.ledger.record_key(wait.source))
+            wait.wait(consumer, self.ledger.record_key(wait.source))
 
-    def take(self) -> int:
-        """Deliver what is there and return how much that was; waits for nothing. One round trip."""
-        count = min(self.qos.credit, BATCH)
-        taken = self._on_refusal(lambda: self.ledger.take(self._sources(), count)) or ()
-        for tag, delivery in taken:
-            self._hand_on(tag, delivery)
-        return len(taken)
-
-    def _receive_moved(self, wait: Wait) -> bool:
-        """Deliver what came on a wait's connection. Raises Empty if that is nothing."""
-        has_credit = self.qos.can_consume()
-        consumer, message = self._on_refusal(wait.receive) or ("", None)
-        found = message and self.ledger.received(consumer, wait.source, message)
-        if not found:
+    def _receive_messages(self, wait: Wait) -> bool:
+        """Hand on what came on a wait's connection. Raises Empty if that is nothing."""
+        was_taking = wait.is_taking
+        consumer, reply = self._on_refusal(wait.receive) or ("", None)
+        received = self.ledger.received(consumer, wait.source, reply)
+        # The script's answer is certain. A message that was waited for is likely to be the only one. A wait that ended
+        # without one is the time to look into the lists that nobody waits on, those of lower priority.
+        self._is_dry = not received if was_taking else bool(received) and not wait.was_prompt
+        handed_on = [self._hand_on(tag, delivery) for tag, delivery in received]
+        if not any(handed_on):
             raise Empty
-        if not has_credit:
-            self.ledger.give_back(found[0])
-            raise Empty
-        self._hand_on(*found)
         return True
 
-    def _hand_on(self, tag: str, delivery: Delivery) -> None:
-        """Give a recorded message to its queue's callback, unless it cannot be read or is not due."""
+    def _hand_on(self, tag: str, delivery: Delivery) -> bool:
+        """Give a recorded message to its queue's callback, unless it is too much, unreadable, or not due."""
         queue = delivery.source.rsplit(self.sep, 1)[0]
-        if queue not in self.active_queues:
+        if queue not in self.active_queues or self.qos.is_overdrawn:
             self.ledger.give_back(tag)
-            return
+            return False
         self._queue_cycle.rotate(queue)
         try:
             payload = loads(delivery.message.decode())
@@ -159,12 +158,13 @@ class Channel(stock.Channel):  # type: ignore[misc]
             due_ms = due_ms_of(payload)
         except Exception as error:  # noqa: BLE001 - whatever a stranger's bytes can make a decoder raise
             self.ledger.bury(tag, f"cannot be decoded: {error!r}")
-            return
+            return False
         if due_ms is not None and self.ledger.delay(tag, due_ms):
-            return
+            return False
         self.connection._deliver(payload, queue)  # noqa: SLF001 - as kombu's own channel does
         if queue in self._no_ack_queues:
             self.ledger.acknowledge(tag)
+        return True
 
     def beat(self) -> None:
         """Give the sign of life, and drop the connections on which an answer is overdue."""
@@ -183,6 +183,9 @@ class Channel(stock.Channel):  # type: ignore[misc]
         """
         try:
             return ask()
+        except redis.exceptions.NoScriptError:
+            self.ledger.load()
+            return None
         except redis.exceptions.ReadOnlyError as error:
             raise redis.ConnectionError(f"the server has become a replica: {error}") from error
         except redis.ResponseError as error:

@@ -11,10 +11,11 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import redis
 
-from worker.transport.scripts import Delivery, QueueScripts, Settled
+from worker.transport.scripts import GONE, Delivery, QueueScripts, Settled, messages_of
 
 _log = logging.getLogger(__name__)
 BEATS_PER_TIMEOUT = 5
@@ -120,19 +121,34 @@ class Ledger:
         self._suspects.clear()
         self._begin()
 
-    def take(self, sources: Sequence[str], count: int) -> list[tuple[str, Delivery]]:
-        """Take up to `count` messages, each with its tag."""
-        self.check()
-        deliveries = self._scripts.take(self.consumer, count=count, sources=sources) or ()
-        return [(self.accept(delivery), delivery) for delivery in deliveries]
+    def take_command(self, sources: Sequence[str], count: int) -> tuple[str | int, ...]:
+        """Return the command that delivers up to `count` messages to the consumer."""
+        return self._scripts.take_command(self.consumer, count=count, sources=sources)
 
-    def received(self, consumer: str, source: str, message: bytes) -> tuple[str, Delivery] | None:
-        """Enter a message that Redis has moved to the consumer's record. None if it is somebody else's by now."""
+    def load(self) -> None:
+        """Let the server know the scripts again, which it has forgotten."""
+        self._scripts.load_take()
+
+    def received(self, consumer: str, source: str, reply: Any) -> list[tuple[str, Delivery]]:
+        """Enter what Redis has moved to the consumer's record, each with its tag.
+
+        Args:
+            consumer: To whom.
+            source: Where a single message came from.
+            reply: What BLMOVE answered, or the script. None: nothing.
+
+        Returns:
+            Nothing if it is somebody else's by now: this process was away, and taken for dead.
+        """
         self.check()
-        if consumer != self.consumer:
-            return None
-        delivery = Delivery(consumer=consumer, source=source, message=message)
-        return self.accept(delivery), delivery
+        if reply is None or consumer != self.consumer:
+            return []
+        if reply == GONE:
+            self.beat()
+            return []
+        pairs = [(source, reply)] if isinstance(reply, bytes) else messages_of(reply)
+        deliveries = [Delivery(consumer=consumer, source=each, message=message) for each, message in pairs]
+        return [(self.accept(delivery), delivery) for delivery in deliveries]
 
     def accept(self, delivery: Delivery) -> str:
         """Enter a delivery under a tag of its own: a message that was published twice has one tag from its sender."""

@@ -6,17 +6,16 @@ from typing import Any
 from kombu.transport import redis as stock
 from typing_extensions import override
 
+from worker.transport.waits import WAIT_SECONDS
+
 
 class Poller(stock.MultiChannelPoller):  # type: ignore[misc]
     """Waits on one connection per queue."""
 
     @override
     def get(self, callback: Any, timeout: float | None = None) -> None:
-        """Without an event loop, return as soon as something was delivered; kombu delivers while it polls only."""
-        channels = [channel for channel in self._channels if channel.is_recorded and channel.active_queues]
-        delivered = [channel.take() for channel in channels if channel.qos.can_consume()]
-        if not any(delivered):
-            super().get(callback, timeout)
+        """Look up as often as a wait ends: without an event loop nobody else gives the beat, or ends a rest."""
+        super().get(callback, WAIT_SECONDS if timeout is None else min(timeout, WAIT_SECONDS))
 
     @override
     def _register_BRPOP(self, channel: Any) -> None:

@@ -53,6 +53,11 @@ class QoS(stock.QoS):  # type: ignore[misc]  # kombu has no types
             return BATCH
         return int(self.prefetch_count) - len(self.channel.ledger)
 
+    @property
+    def is_overdrawn(self) -> bool:
+        """Whether more is held than may be."""
+        return bool(self.prefetch_count) and self.credit < 0
+
     @override
     def restore_visible(self, *_: object, **__: object) -> None:
         """Nothing: a message is given back when its consumer is dead, however long its task runs."""

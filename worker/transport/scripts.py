@@ -13,6 +13,14 @@ import redis
 
 from worker.lua import script
 
+GONE = [b"gone"]
+"""What a consumer is answered that was ended."""
+
+
+def messages_of(answer: Sequence[bytes]) -> list[tuple[str, bytes]]:
+    """Read the answer of a take: each message with the key of its list."""
+    return [(source.decode(), message) for source, message in zip(answer[1::2], answer[2::2], strict=True)]
+
 
 class Settled(StrEnum):
     """What came of taking a message out of a consumer's record."""
@@ -76,21 +84,29 @@ class QueueScripts:
     def beat(self, consumer: str, *, lease_ms: int, limit: int, sources: Sequence[str]) -> Beat | None:
         """Give a sign of life, and end who is dead. None: the consumer itself was taken for dead and is no more."""
         answer = self._call("beat", consumer, lease_ms, limit, *sources)
-        if answer[0] == b"gone":
+        if answer == GONE:
             return None
         names, counts = answer[3][::2], answer[3][1::2]
         ended = {name.decode(): count for name, count in zip(names, counts, strict=True)}
         return Beat(held=answer[1], buried=answer[2], ended=ended)
 
+    def take_command(self, consumer: str, *, count: int, sources: Sequence[str]) -> tuple[str | int, ...]:
+        """Return what takes up to `count` messages, from the first source first, for a connection of the caller's.
+
+        The answer is GONE, or what `messages_of` reads; or an error, NoScriptError, after which `load_take` helps.
+        """
+        return ("EVALSHA", self._scripts["take"].sha, 1, self.key, consumer, count, *sources)
+
+    def load_take(self) -> None:
+        """Let the server know that script."""
+        self.client.script_load(self._scripts["take"].script)
+
     def take(self, consumer: str, *, count: int, sources: Sequence[str]) -> list[Delivery] | None:
-        """Take up to `count` messages, from the first source first. None: the consumer is gone."""
+        """Take as `take_command` does, and wait for the answer. None: the consumer is gone."""
         answer = self._call("take", consumer, count, *sources)
-        if answer[0] == b"gone":
+        if answer == GONE:
             return None
-        return [
-            Delivery(consumer=consumer, source=source.decode(), message=message)
-            for source, message in zip(answer[1::2], answer[2::2], strict=True)
-        ]
+        return [Delivery(consumer=consumer, source=source, message=message) for source, message in messages_of(answer)]
 
     def acknowledge(self, delivery: Delivery) -> Settled:
         """Take a message that is done out of the record."""
