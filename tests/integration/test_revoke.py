@@ -216,3 +216,42 @@ def test_a_pull_that_is_terminated_leaves_nothing_after_the_next_recover(cluster
     cluster.revoke(result, terminate=True)
 
     cluster.assert_nothing_left()
+
+
+@pytest.mark.registry
+def test_a_provision_that_was_forwarded_is_undone_where_it_runs(cluster: Cluster, other_node: Node) -> None:
+    """The task keeps its id on the way to its parent's node, so the caller's revoke reaches it there."""
+    image = small_layout(cluster.node.work_dir.parent / "parent")
+    cluster.scheduler.call("provision", container_id="pod", image=image, node="n2")
+    cluster.proxy.bytes_per_second = 1_000_000
+    keywords = {"container_id": "pod.child", "image": cluster.image}
+    result = cluster.scheduler.send("provision", queue="node.n1", **keywords)
+    staging = other_node.store_dir / "staging"
+    cluster.wait_for(lambda: any(path.is_dir() for path in staging.iterdir()), "a layer in the other node's staging")
+
+    cluster.revoke(result, terminate=True)
+
+    child = other_node.work_dir / "containers" / "pod" / "containers" / "child"
+    cluster.wait_for(lambda: not child.exists(), "the end of the child")
+    cluster.wait_for(lambda: not cluster.keys("{provisioner:default}:container:pod.child"), "its hash's end")
+    assert cluster.scheduler.call("destroy", container_id="pod") is True
+    assert files(other_node.work_dir / "containers") == []
+    cluster.assert_nothing_left()
+
+
+@pytest.mark.registry
+def test_a_retry_that_another_node_finds_revoked_is_undone_where_it_began(cluster: Cluster, other_node: Node) -> None:
+    """It stands in the common queue; whoever takes it out tells the node that has the container."""
+    image = f"127.0.0.1:{free_port()}/away:latest"
+    cluster.node.pause()
+    result = cluster.scheduler.send("provision", container_id="c1", image=image)
+    cluster.wait_for(lambda: "Retry in" in other_node.log, "a retry")
+    other_node.pause()
+    result.revoke()
+    cluster.node.resume()
+    cluster.wait_for(lambda: "what it began is undone" in cluster.node.log, "the discovery")
+    assert _begun(cluster)
+
+    other_node.resume()
+
+    cluster.assert_nothing_left()
