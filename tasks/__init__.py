@@ -9,7 +9,7 @@ Schedulers need nothing of this code base::
 task                        keywords -> answer
 ==========================  =======================================================================================
 ``provisioner.provision``   container_id, image, name="rootfs", node=None, backend=None, platform=None, cached=True,
-                            read_only=False, secret=None -> ProvisionInfo
+                            read_only=False, secret=None, bundle=False -> ProvisionInfo
 ``provisioner.destroy``     container_id -> true; false if there is no such container
 ``provisioner.prune``       excluded_images=[], node=None, dry_run=False, unused_seconds=0, free_bytes=None,
                             free_percent=None

@@ -167,6 +167,11 @@ class RootfsPaths:
         return self.rootfs_home
 
     @property
+    def volumes_dir(self) -> Path:
+        """The directories that stand in the bundle for the image's volumes."""
+        return self.bundle_dir / "volumes"
+
+    @property
     def upper_dir(self) -> Path:
         """What the container wrote, for backends with an upper directory."""
         return self.rootfs_home / "upper"

@@ -35,6 +35,7 @@ class ProvisionInfo:
         ephemeral_volumes: Absolute paths to count towards a disk quota.
         docker_manifest: The image configuration, or None.
         appc_manifest: The Appc manifest, or None.
+        bundle: Absolute path of the runtime bundle, or None if nobody asked for one.
     """
 
     container_id: str
@@ -49,6 +50,7 @@ class ProvisionInfo:
     ephemeral_volumes: tuple[str, ...] = ()
     docker_manifest: Mapping[str, Any] | None = None
     appc_manifest: Mapping[str, Any] | None = None
+    bundle: str | None = None
 
     def to_document(self) -> dict[str, Any]:
         """Return the JSON object."""

@@ -77,6 +77,7 @@ class ProvisionRequest(_Request):
     cached: bool = True
     read_only: bool = False
     secret: Name | None = None
+    bundle: bool = False
 
     def to_json(self) -> str:
         """Return the keywords it was parsed from, defaults included: enough to ask again."""

@@ -93,11 +93,12 @@ def shell(script: str) -> tuple[str, ...]:
 def run_deep_image(node: Node, scheduler: Scheduler, images: Images) -> None:
     """300 layers are one rootfs, in which every one of them can be seen."""
     image = images.make("deep", *deep_layers(), User="app", Cmd=["/bin/sh", "-c", "id -u; cat /name /top"])
-    info = scheduler.call("provision", container_id=DEEP, image=image, node="n1")
+    info = scheduler.call("provision", container_id=DEEP, image=image, node="n1", bundle=True)
 
     listed = ran(node, DEEP, *shell("set -- /layers/*; echo $#; echo /layers/hidden-*"))
 
     assert len(info["layers"]) == DEEP_LAYERS
+    assert Path(info["bundle"], "config.json").is_file()
     assert listed.split() == [str(DEEP_LAYERS - 1), f"/layers/hidden-{DEEP_LAYERS - 3}"]
     assert ran(node, DEEP) == f"1000\ndeep{DEEP_LAYERS - 3}"
 
@@ -120,7 +121,7 @@ def run_family(node: Node, scheduler: Scheduler, images: Images) -> None:
     names = ("rootfs", "data", "tools")
     for name in names:
         image = images.make(f"image-{name}", Cmd=["/bin/cat", "/name"])
-        scheduler.call("provision", container_id=POD, image=image, name=name, node="n1")
+        scheduler.call("provision", container_id=POD, image=image, name=name, node="n1", bundle=True)
     for child in ("one", "two"):
         scheduler.call("provision", container_id=f"{POD}.{child}", image=images.make(child), node="n1")
 

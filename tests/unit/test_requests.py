@@ -27,6 +27,7 @@ _CONTRACT: dict[type[_Request], dict[str, Any]] = {
         "cached": True,
         "read_only": False,
         "secret": None,
+        "bundle": False,
     },
     DestroyRequest: {"container_id": ...},
     PruneRequest: {
@@ -76,6 +77,7 @@ def test_keywords_and_defaults_are_the_contracts(request_type: type[_Request]) -
         ({"container_id": "c1", "image": "alpine", "cached": "yes"}, "cached"),
         ({"container_id": "c1", "image": "alpine", "read_only": 1}, "read_only"),
         ({"container_id": "c1", "image": "alpine", "secret": "../../etc/shadow"}, "secret"),
+        ({"container_id": "c1", "image": "alpine", "bundle": "yes"}, "bundle"),
     ],
 )
 def test_a_bad_provision_request_names_its_fault(keywords: dict[str, object], named: str) -> None:

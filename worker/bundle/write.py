@@ -17,6 +17,7 @@ from worker.bundle.volumes import make_volumes
 from worker.errors import UserNotFound
 from worker.linux import durable
 from worker.linux.inside import read_file_inside
+from worker.linux.remove import remove_tree
 
 _MAX_ACCOUNTS_BYTES = 4 * 1024 * 1024
 
@@ -69,8 +70,12 @@ def write_bundle(plan: BundlePlan) -> None:
     """
     if plan.config_path.exists():
         return
-    config = make_config(plan)
-    durable.write_file(plan.config_path, json.dumps(config, indent=2).encode())
+    try:
+        config = make_config(plan)
+        durable.write_file(plan.config_path, json.dumps(config, indent=2).encode())
+    except BaseException:
+        remove_tree(plan.volumes_dir)
+        raise
 
 
 def make_config(plan: BundlePlan) -> RuntimeConfig:

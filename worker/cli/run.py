@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from worker.bundle.overrides import Overrides, overridden
-from worker.bundle.write import BundlePlan, look_up_user, make_config
+from worker.bundle.write import BundlePlan, look_up_user, make_config, read_bundle
 from worker.cli.cluster import Cluster, pass_cluster
 from worker.cli.exits import ExitCode, Failure, failure_of
 from worker.cli.oci_runtime import RUNTIMES, enter_view, find_runtime
@@ -118,7 +118,8 @@ def _write_config(place: RunPlace, record: RootfsRecord, wishes: _Wishes) -> Non
         docker_manifest=info.docker_manifest,
         appc_manifest=info.appc_manifest,
     )
-    changed = overridden(make_config(plan), _overrides(wishes, rootfs_dir), root_path=str(rootfs_dir))
+    config = make_config(plan) if info.bundle is None else read_bundle(Path(info.bundle))
+    changed = overridden(config, _overrides(wishes, rootfs_dir), root_path=str(rootfs_dir))
     if not changed["process"].get("args"):
         raise Failure(f"{info.image} names no program to run: give one after --", exit_code=ExitCode.NOT_RUN)
     plan.config_path.write_text(json.dumps(changed), encoding="utf-8")

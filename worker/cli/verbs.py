@@ -57,6 +57,7 @@ def _answer(cluster: Cluster, task: str, keywords: Mapping[str, Any], *, title: 
 @_cached_option
 @click.option("--read-only", is_flag=True, help="Nobody may write to the rootfs.")
 @_secret_option
+@click.option("--bundle", is_flag=True, default=None, help="With a config.json for crun, runc and their kin.")
 @_timeout_option
 @json_option
 @pass_cluster

@@ -14,6 +14,7 @@ from worker.records import ProvisionInfo, RootfsRecord
 from worker.requests import ProvisionRequest
 from worker.store.images import RefOwner, StoredImage
 from worker.verbs.begin import Begun, conflict
+from worker.verbs.bundled import add_bundle, complete_bundle, with_bundle
 from worker.verbs.home import Home
 from worker.verbs.node import Node
 from worker.verbs.remount import bring_back, show
@@ -49,6 +50,10 @@ def recorded(node: Node, work: Work, home: Home) -> ProvisionInfo | None:
         return None
     bring_back(node, home.container_id, entry)
     _finish(node, work, entry.info)
+    if work.request.bundle and entry.info.bundle is None:
+        # After it is shown: a refusal of the bundle must not undo a rootfs that somebody may have been answered.
+        entry = add_bundle(node, home, entry)
+        show(node, home.container_id, home.read())
     return entry.info
 
 
@@ -75,7 +80,8 @@ def check_current(node: Node, work: Work, home: Home) -> None:
 def mount(node: Node, work: Work, image: StoredImage, home: Home, *, unlock: Callable[[], None]) -> ProvisionInfo:
     """Record, mount, tell Redis; in this order, so that whatever is mounted is recorded.
 
-    A backend that takes its time gives the cluster lock back first: the ref keeps the image, the flock the container.
+    What takes its time, a backend that copies or a bundle with volumes, gives the cluster lock back first: the ref
+    keeps the image, the flock the container.
 
     A duplicate of this request that was faster has decided what the rootfs stands on, perhaps another image: the
     reference may have moved in between.
@@ -88,6 +94,8 @@ def mount(node: Node, work: Work, image: StoredImage, home: Home, *, unlock: Cal
     paths = node.work.rootfs_paths(request.container_id.parts, name=work.name)
     user = stack_user(request.container_id, work.name)
     info = _info(node, work, image, paths)
+    if request.bundle:
+        info = with_bundle(info, paths)
     durable.make_dirs_unsynced(paths.rootfs_home)
     entry = RootfsRecord(info=info, is_read_only=request.read_only)
     home.write(home.read().with_rootfs(entry, generation=work.generation))
@@ -95,6 +103,9 @@ def mount(node: Node, work: Work, image: StoredImage, home: Home, *, unlock: Cal
     if work.backend.is_bulk:
         unlock()
     work.backend.provision(stack, paths, is_read_only=request.read_only)
+    if request.bundle:
+        unlock()
+        complete_bundle(entry, paths)
     _finish(node, work, info)
     return info
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from worker.container_id import ContainerId
 from worker.containers import BeginKind, BeginOutcome, DestroyKind, DestroyOutcome
-from worker.errors import ContainerConflict, ContainerDestroying, InvalidArgument, RecordCorrupt
+from worker.errors import ContainerConflict, ContainerDestroying, InvalidArgument, RecordCorrupt, StateLost
 from worker.records import ProvisionInfo
 from worker.requests import ProvisionRequest
+from worker.verbs.bundled import add_bundle
 from worker.verbs.home import existing, nested_ids
 from worker.verbs.node import Elsewhere, Node
 from worker.verbs.remount import confirmed, show
@@ -51,13 +52,32 @@ def begin_provision(node: Node, request: ProvisionRequest) -> Begun | ProvisionI
             reason = f"container {request.container_id} is on node {outcome.node}"
             raise InvalidArgument(argument="node", value=request.node, reason=reason)
         case BeginKind.PROVISIONED:
-            return confirmed(node, request.container_id, ProvisionInfo.from_json(outcome.info))
+            info = confirmed(node, request.container_id, ProvisionInfo.from_json(outcome.info))
+            return _as_asked(node, request, info)
         case BeginKind.CONFLICT:
             raise conflict(request, outcome.image)
         case BeginKind.DESTROYING | BeginKind.UNKNOWN:
             raise ContainerDestroying(container_id=str(outcome.container_id or request.container_id))
         case BeginKind.BEGUN:
             return Begun(generation=outcome.generation, epoch=outcome.epoch)
+
+
+def _as_asked(node: Node, request: ProvisionRequest, info: ProvisionInfo) -> ProvisionInfo:
+    """Give what was provisioned earlier a bundle, if one is asked for by now.
+
+    Raises:
+        StateLost: The rootfs went away meanwhile; the next attempt finds what is so.
+    """
+    if not request.bundle or info.bundle is not None:
+        return info
+    with existing(node.work, request.container_id) as home:
+        entry = home.read().rootfses.get(request.name)
+        if entry is None or entry.info.digest != info.digest:
+            raise StateLost(container_id=info.container_id, reason="its rootfs went while it was to get a bundle")
+        if entry.info.bundle is None:
+            entry = add_bundle(node, home, entry)
+        show(node, request.container_id, home.read())
+    return entry.info
 
 
 def _begin_provision(node: Node, request: ProvisionRequest, *, is_shown: bool) -> BeginOutcome:

@@ -28,6 +28,7 @@ from worker.requests import ProvisionRequest
 from worker.store.images import RefOwner, StoredImage
 from worker.verbs.assemble import Work, check_current, mount, recorded
 from worker.verbs.begin import Begun, begin_provision
+from worker.verbs.bundled import check_bundle
 from worker.verbs.fetch import fetch_layers
 from worker.verbs.heal import heal_layer
 from worker.verbs.home import Home, existing, opened
@@ -50,12 +51,14 @@ def provision(node: Node, request: ProvisionRequest, *, on_progress: OnProgress)
         ContainerConflict: The name is taken by another image; nothing changed.
         ContainerDestroying: A destroy came before or in between.
         InvalidArgument: The container is on another node than the one asked for.
+        UserNotFound: A bundle is asked for, and the image's user is none of the rootfs's.
         BackendUnsupported, InvalidArgument, SecretNotFound: The request does not fit this node.
         PermanentError: The image is refused.
         TransientError: A retry may help.
     """
     if request.node not in (None, node.name):
         return Elsewhere(node=str(request.node))
+    check_bundle(node, request)
     backend = node.backend(request.backend)
     layer_format = node.layer_format(backend)
     begun = _healing(node, request, layer_format, lambda: begin_provision(node, request))

@@ -9,13 +9,14 @@ from worker.linux import durable
 from worker.oci.digest import Digest
 from worker.records import ContainerRecord, ProvisionInfo, RootfsRecord, read_record
 from worker.store.images import RefOwner
+from worker.verbs.bundled import complete_bundle
 from worker.verbs.home import nested_ids, opened
 from worker.verbs.node import Node
 from worker.verbs.stack import open_stack, stack_user
 
 
 def bring_back(node: Node, container_id: ContainerId, entry: RootfsRecord) -> bool:
-    """Mount the recorded rootfs if it is not mounted, and write its ref if it is missing.
+    """Mount the recorded rootfs if it is not mounted, and write its ref and its bundle if they are missing.
 
     Locking: the caller holds the shared lock and the container's flock.
 
@@ -32,6 +33,7 @@ def bring_back(node: Node, container_id: ContainerId, entry: RootfsRecord) -> bo
     backend = node.backend(info.backend)
     paths = node.work.rootfs_paths(container_id.parts, name=info.name)
     if backend.is_provisioned(paths):
+        complete_bundle(entry, paths)
         return False
     layers = tuple(Digest.parse(text) for text in info.layers)
     layer_format = LayerFormat(info.layer_format)
@@ -39,6 +41,7 @@ def bring_back(node: Node, container_id: ContainerId, entry: RootfsRecord) -> bo
     stack = open_stack(node, Digest.parse(info.digest), layers, layer_format=layer_format, user=user)
     durable.make_dirs_unsynced(paths.rootfs_home)
     backend.provision(stack, paths, is_read_only=entry.is_read_only)
+    complete_bundle(entry, paths)
     return True
 
 

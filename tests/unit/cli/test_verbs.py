@@ -27,6 +27,7 @@ INFO = {
     "ephemeral_volumes": [],
     "docker_manifest": {"config": {}},
     "appc_manifest": None,
+    "bundle": None,
 }
 
 
@@ -58,7 +59,7 @@ Served = Callable[..., tuple[Shell, dict[str, Any]]]
 @pytest.mark.redis
 def test_provision_sends_what_was_given_and_prints_the_answer(served: Served) -> None:
     """Options left out are left to the worker."""
-    arguments = ("provision", "web-1", "alpine:3", "--node", "n1", "--no-cache", "--read-only", "--json")
+    arguments = ("provision", "web-1", "alpine:3", "--node", "n1", "--no-cache", "--read-only", "--bundle", "--json")
 
     shell, keywords = served(INFO, *arguments)
 
@@ -70,6 +71,7 @@ def test_provision_sends_what_was_given_and_prints_the_answer(served: Served) ->
         "node": "n1",
         "cached": False,
         "read_only": True,
+        "bundle": True,
     }
 
 

@@ -44,12 +44,14 @@ def test_an_image_becomes_a_writable_rootfs(node: Provisioner, image: str) -> No
         "ephemeral_volumes",
         "docker_manifest",
         "appc_manifest",
+        "bundle",
     }
     assert (info["container_id"], info["name"], info["node"], info["image"]) == ("c1", "rootfs", "n1", image)
     assert info["backend"] == "overlay"
     assert len(info["layers"]) == 2  # type: ignore[arg-type]
     assert info["docker_manifest"]["rootfs"]["diff_ids"] == info["layers"]  # type: ignore[index]
     assert info["appc_manifest"] is None
+    assert info["bundle"] is None
     assert [Path(path).is_dir() for path in info["ephemeral_volumes"]] == [True, True]  # type: ignore[attr-defined]
 
 
