@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a whitelist leaves of a layer, against a model."""
 
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,3 +32,16 @@ def test_listed_paths_stay_and_the_directories_that_lead_to_them(entries: list[E
         return path in paths or is_leading
 
     assert kept == [".", *(entry.path.rstrip("/") for entry in entries if stays(entry))]
+
+
+def test_deep_paths_cost_what_they_are_long() -> None:
+    """A manifest of four megabytes can list a thousand of them, with two million directories above."""
+    paths = [f"{number}/" + "a/" * 2000 + "end" for number in range(1000)]
+    tracemalloc.start()
+
+    tar = b"".join(keep_listed(iter([tar_bytes([Dir("7"), File("7/b")])]), paths, limits=LIMITS))
+
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [entry.name for entry in TarReader(ByteStream(iter([tar])), LIMITS)] == [b"7/"]
+    assert peak < 20_000_000
