@@ -2,6 +2,8 @@
 """App Container images from discovery to layers."""
 
 import json
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ from tests.support.acis import (
     image_id,
     write_aci,
 )
+from tests.support.killing import count_lines, run_killed
 from tests.support.tar import Dir, File, Hardlink, Symlink, tar_bytes
 from worker.errors import (
     AccessDenied,
@@ -451,6 +454,27 @@ def test_a_server_may_send_us_elsewhere_with_what_anybody_may_have(acis: Path) -
             assert len(image.layers) == 1
 
     assert server.asked == other.asked == [(path, None)]
+
+
+def test_a_worker_killed_anywhere_leaves_nothing_in_the_way(acis: Path, tmp_path: Path) -> None:
+    """Nothing in the spool directory; whoever comes next gets the same image."""
+    directories = {name: tmp_path / name for name in ("spool", "known")}
+
+    def pull() -> Digest:
+        settings = Settings(appc_discovery_prefix=str(acis))
+        puller = AppcPuller(settings, spool_dir=directories["spool"], known_dir=directories["known"])
+        with puller.open(ImageSource.parse("appc:example.com/app"), platform=AMD64, credential=None) as image:
+            contents(image)
+            return image.digest
+
+    time.sleep(0.15)  # Archives younger than a tick are not remembered.
+    lines, digest = count_lines(pull), pull()
+    for number in range(30):
+        shutil.rmtree(directories["known"], ignore_errors=True)
+        assert run_killed(pull, at_line=1 + lines * number // 31)
+        assert list(directories["spool"].iterdir() if directories["spool"].exists() else ()) == []
+        if number % 5 == 0:
+            assert pull() == digest
 
 
 def test_the_configuration_is_json_like_any_other(acis: Path) -> None:
