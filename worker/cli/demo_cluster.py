@@ -58,7 +58,7 @@ class DemoCluster:
         self._worker = ChildProcess(
             [*command, "--concurrency", "2"],
             log_path=self.directory / "worker.log",
-            environment={**os.environ, "PYTHONUNBUFFERED": "1", **_variables(self.settings)},
+            environment=_environment(self.settings),
             cwd=self.directory,
         )
         self._worker.start()
@@ -99,8 +99,14 @@ def make_directory() -> Path:
     return Path(tempfile.mkdtemp(prefix="provisioner-demo-", dir=best.resolve()))
 
 
-def _variables(settings: Settings) -> dict[str, str]:
-    return {
+def _environment(settings: Settings) -> dict[str, str]:
+    """Return the user's environment with names and places of the demonstration's own, and without the metrics' port.
+
+    A worker that the user runs may have that.
+    """
+    users = {name: value for name, value in os.environ.items() if name != "PROVISIONER_METRICS_PORT"}
+    return users | {
+        "PYTHONUNBUFFERED": "1",
         "PROVISIONER_REDIS_URL": settings.redis_url,
         "PROVISIONER_CLUSTER": settings.cluster,
         "PROVISIONER_NODE": settings.node,

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demonstration's own processes and directory. `tests/integration/test_demo.py` runs all of it."""
 
+import socket
 from pathlib import Path
 
 import pytest
 
 from worker.cli.demo_cluster import DemoCluster, make_directory
-from worker.settings import Settings
+from worker.settings import Settings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +39,24 @@ def test_the_node_keeps_the_users_settings_but_has_places_and_names_of_its_own(t
     finally:
         own.cluster.client.close()
         own.stop(keep=False)
+
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.redis
+def test_a_port_of_metrics_that_another_worker_has_is_left_to_it(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The variable stands in the shell in which somebody wants to see a demonstration."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("PROVISIONER_METRICS_PORT", str(taken.getsockname()[1]))
+        own = DemoCluster(load_settings())
+        try:
+            own.start_server()
+            own.start_worker()
+            own.cluster.client.close()
+        finally:
+            own.stop(keep=False)
 
     assert list(temporary.iterdir()) == []
 
