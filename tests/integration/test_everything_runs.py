@@ -21,7 +21,7 @@ from tests.support.schedulers import Scheduler
 from tests.support.tar import Dir, Entry, File, Whiteout
 from tests.support.workers import Node, running_node
 
-pytestmark = [pytest.mark.root, pytest.mark.redis, pytest.mark.runtime]
+pytestmark = [pytest.mark.root, pytest.mark.redis, pytest.mark.runtime, pytest.mark.btrfs]
 
 DEEP, POD, APPC = unique("deep"), unique("pod"), unique("appc")
 BULKS = tuple(unique(f"bulk-{number}") for number in range(3))

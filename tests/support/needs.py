@@ -36,6 +36,7 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "redis": missing_redis,
     "registry": lambda: missing_programs("docker-registry"),
     "engine": lambda: missing_root() or missing_programs("dockerd"),
+    "btrfs": lambda: missing_root() or missing_programs("mkfs.btrfs"),
     "runtime": lambda: missing_root() or missing_programs("crun", "runc"),
     "peer": lambda: missing_programs("umoci", "skopeo"),
     "prometheus": lambda: missing_programs("prometheus", "promtool"),

@@ -71,6 +71,8 @@ def run(cluster: Cluster, /, container: str, name: str, runtime: str | None, **o
     with its exit code, 128 more than a signal's number, or 125 if it could not be run.
     """
     container_id = ContainerId.parse(container)
+    if os.geteuid() != 0:
+        raise Failure("only root can run a program in a rootfs", exit_code=ExitCode.NOT_RUN)
     program = find_runtime(runtime)
     wishes = _Wishes(**{**options, "has_terminal": _decide_terminal(options["has_terminal"])})
     work = WorkPaths(cluster.settings.work_dir)

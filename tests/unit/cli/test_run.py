@@ -19,6 +19,8 @@ from tests.support.provisioners import provisioner
 from tests.support.runnable import shell_layer
 from tests.support.runs import left_of_runs, run_command, run_environment, run_here, shell_environment, unique
 from tests.support.tar import BlockDevice, Dir, Entry, File
+from tests.support.unprivileged import run_as_nobody
+from worker.cli import main
 from worker.provisioner import Provisioner
 
 pytestmark = [pytest.mark.runtime, pytest.mark.root, pytest.mark.redis]
@@ -277,3 +279,14 @@ def test_a_rootfs_that_is_not_mounted_is_not_run(node: Provisioner) -> None:
     assert done.code == 125
     assert "is not mounted" in " ".join(done.err.split())
     assert "provisioner recover" in done.err
+
+
+def test_without_root_it_says_so() -> None:
+    """A rootfs has the owners that the image wants only as root's."""
+
+    def ask() -> None:
+        with pytest.raises(SystemExit) as ended:
+            main(["run", C1])
+        assert ended.value.code == 125
+
+    run_as_nobody(ask)
