@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from worker.backend import Backend
+from worker.backends import choose_backend
 from worker.containers import Containers
 from worker.epoch import Epoch
 from worker.errors import BackendUnsupported, InvalidArgument
@@ -138,16 +139,16 @@ class Node:
     def backend(self, name: str | None) -> Backend:
         """Return the backend a request or a record names.
 
+        Cost: for one that did not work at the start, another trial: its module may have been loaded since.
+
         Raises:
-            BackendUnsupported: It does not exist or does not work here.
+            BackendUnsupported: It does not exist, or why it does not work here.
         """
         if name is None:
             return self.default_backend
-        try:
+        if name in self.backends:
             return self.backends[name]
-        except KeyError:
-            reason = f"this node has {', '.join(sorted(self.backends))}"
-            raise BackendUnsupported(backend=name, reason=reason) from None
+        return choose_backend(name, work_dir=self.work.work_dir, store_dir=self.store.paths.store_dir)
 
     def layer_format(self, backend: Backend) -> LayerFormat:
         """Choose the format in which this node makes layers for the backend."""

@@ -11,6 +11,7 @@ from tests.support.mounts import mounts_below
 from tests.support.provisioners import SMALL_TREE, files, keys, small_layout, tree_text
 from worker.errors import BackendUnsupported, ContainerConflict, ImageNotFound, InvalidArgument
 from worker.image import LayerFormat
+from worker.linux.statfs import knows_filesystem
 from worker.oci.digest import Digest
 from worker.provisioner import Elsewhere, Provisioner
 from worker.store.images import RefOwner
@@ -164,10 +165,18 @@ def test_bad_input_leaves_nothing_behind(
     assert keys(redis_client) == set()
 
 
-def test_an_unknown_backend_is_named(node: Provisioner, image: str, redis_client: redis.Redis) -> None:
-    """The error lists what there is."""
-    with pytest.raises(BackendUnsupported, match="zfs"):
-        _provision(node, container_id="c1", image=image, backend="zfs")
+@pytest.mark.parametrize(
+    ("backend", "reason"),
+    [("zfs", "there are only overlay, aufs, copy, bind"), ("aufs", "the kernel has no aufs filesystem")],
+)
+def test_a_backend_that_is_not_here_is_named_with_the_reason(
+    node: Provisioner, image: str, redis_client: redis.Redis, backend: str, reason: str
+) -> None:
+    """It does not exist, or does not work on this node."""
+    if knows_filesystem(backend):
+        pytest.skip(f"{backend} works here")
+    with pytest.raises(BackendUnsupported, match=f"backend {backend} is not supported: {reason}"):
+        _provision(node, container_id="c1", image=image, backend=backend)
 
     assert keys(redis_client) == set()
 
