@@ -92,9 +92,14 @@ class DiskMeter:
         with os.scandir(descriptor) as entries:
             for entry in entries:
                 try:
-                    yield entry, entry.stat(follow_symlinks=False)
+                    status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue
+                except PermissionError:
+                    # The directory may be listed and not searched, which goes for all that is in it.
+                    self.unreadable += 1
+                    return
+                yield entry, status
 
     def _bytes_of(self, status: os.stat_result) -> int:
         if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):

@@ -4,6 +4,7 @@
 import os
 import stat
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.support.trees import File, HardLink, Special, Symlink, make_tree
 from tests.support.unprivileged import nobodys_directory, run_as_nobody
 from worker.linux.disk_usage import DiskMeter
 from worker.linux.mount import BindMount, Mount, mount_bind, mount_filesystem, unmount_tree
+from worker.linux.remove import remove_tree
 
 KIB = 1024
 
@@ -124,12 +126,29 @@ def test_what_is_mounted_below_is_not_counted(tmp_path: Path) -> None:
 def test_what_may_not_be_read_is_said() -> None:
     """The sum is short then, and its reader knows."""
     with nobodys_directory() as directory:
-        make_tree(directory / "tree", {"closed/f": File(os.urandom(64 * KIB)), "open/f": File()})
+        content = File(os.urandom(64 * KIB))
+        make_tree(directory / "tree", {"closed/f": content, "listed/f": content, "listed/g": content, "open/f": File()})
         (directory / "tree" / "closed").chmod(0o700)
+        (directory / "tree" / "listed").chmod(0o744)
 
         def measure() -> None:
             meter = DiskMeter()
             assert 0 < meter.measure(directory / "tree") < 64 * KIB
-            assert meter.unreadable == 1
+            assert meter.unreadable == 2
 
         run_as_nobody(measure)
+
+
+def test_a_tree_that_is_being_deleted_is_measured_as_far_as_it_is_there(tmp_path: Path) -> None:
+    """A destroy may be under way: whatever vanishes, nothing is raised."""
+    tree = tmp_path / "tree"
+    make_tree(tree, {f"d{number}/e/f{name}": File(b"x") for number in range(60) for name in range(10)})
+    whole = DiskMeter().measure(tree)
+
+    with ThreadPoolExecutor() as executor:
+        removal = executor.submit(remove_tree, tree)
+        sizes = [DiskMeter().measure(tree) for _ in range(20)]
+        removal.result()
+
+    assert all(size <= whole for size in sizes)
+    assert DiskMeter().measure(tree) == 0
