@@ -20,6 +20,7 @@ TASK_MODULES = (
     "tasks.recovery",
     "tasks.revocation",
     "tasks.lifecycle",
+    "tasks.reconciler",
     "tasks.metrics",
 )
 

@@ -58,6 +58,8 @@ _TRANSITIONS = (
     "abort_provision",
     "note_failure",
     "note_wait",
+    "note_alive",
+    "claim",
     "begin_destroy",
     "finish_destroy",
     "restore",
@@ -149,6 +151,25 @@ class Containers:
     def note_wait(self, container_id: ContainerId, *, generation: str, waits_for: str) -> None:
         """Show what the provision under way waits for; "" for nothing any more."""
         self._run("note_wait", container_id, generation, _printable(waits_for[:MAX_ERROR_CHARS]))
+
+    @redis_errors()
+    def note_alive(self, container_id: ContainerId, *, generation: str) -> bool:
+        """Show that a provision is being worked on; tell what `is_current` tells."""
+        return bool(self._run("note_alive", container_id, generation))
+
+    @redis_errors()
+    def claim(self, container_id: ContainerId, *, generation: str, quiet_seconds: float) -> bool:
+        """Claim a provision or destroy that nobody gave a sign of work on for so long, twice that after each claim.
+
+        Signs are transitions, failures that will be retried, and `note_alive`.
+        """
+        return bool(self._run("claim", container_id, generation, round(quiet_seconds * 1000)))
+
+    @redis_errors()
+    def now_ms(self) -> int:
+        """Return the server's time in milliseconds since 1970, which all times here are in."""
+        seconds, microseconds = self._client.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
 
     @redis_errors()
     def begin_destroy(self, container_id: ContainerId, *, node: str, is_shown: bool = False) -> DestroyOutcome:

@@ -239,6 +239,13 @@ class LayerInUse(PermanentError):
     sentence = "layer {layer} cannot be replaced while {users} stand on it; destroy them first"
 
 
+class NodeForgotten(PermanentError):
+    """The node that the task was for is gone, and an operator said that it will not come back."""
+
+    node: str
+    sentence = "node {node} is gone, and its tasks with it"
+
+
 class NodeUnreachable(TransientError):
     """No worker serves the node."""
 

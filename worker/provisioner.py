@@ -23,6 +23,7 @@ from worker.verbs.destroy import destroy
 from worker.verbs.home import check_nameable
 from worker.verbs.node import Elsewhere, Node, OnProgress, Progress
 from worker.verbs.observed import observed_verb
+from worker.verbs.orphans import Orphan, claim_orphans
 from worker.verbs.provision import provision
 from worker.verbs.prune import StorePruned, prune
 from worker.verbs.pull import pull
@@ -94,6 +95,10 @@ class Provisioner:
         return asdict(answer) | {
             key: [asdict(each) for each in getattr(answer, key)] for key in ("problems", "repaired")
         }
+
+    def claim_orphans(self, *, quiet_seconds: float) -> list[Orphan]:
+        """See `worker.verbs.orphans`."""
+        return claim_orphans(self.node, quiet_seconds=quiet_seconds)
 
     def note_failure(self, keywords: Keywords, *, error: str, retry_in_seconds: float) -> None:
         """Show in the container's state that a provision failed and will be tried again."""

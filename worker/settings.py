@@ -101,6 +101,11 @@ class Settings(BaseSettings):
     lock_timeout_seconds: float = Field(60.0, gt=0, description="Longest wait for the cluster lock in one attempt.")
     redis_timeout_seconds: float = Field(5.0, gt=0, description="Longest wait for one Redis command.")
     heartbeat_seconds: float = Field(5.0, gt=0, description="How often a node shows that it is alive.")
+    reconcile_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="A provision or destroy that nobody gave a sign of work on for so long is taken up again.",
+    )
     metrics_port: int | None = Field(
         None, ge=1, le=65535, description="Where the worker serves metrics for Prometheus; unset: nowhere."
     )

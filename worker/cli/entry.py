@@ -12,6 +12,7 @@ from worker import __version__
 from worker.cli.demo import demo
 from worker.cli.doctor import doctor
 from worker.cli.exits import ExitCode, failure_of
+from worker.cli.forget import forget
 from worker.cli.letters import dead_letters
 from worker.cli.output import stderr
 from worker.cli.run import run
@@ -33,7 +34,7 @@ def commands() -> None:
 
 
 TASKS = (provision, destroy, prune, recover, pull, verify)
-VIEWS = (ps, images, du, inspect, nodes, lock, dead_letters, doctor)
+VIEWS = (ps, images, du, inspect, nodes, forget, lock, dead_letters, doctor)
 
 for command in (up, redis_server, demo, run, *TASKS, *VIEWS):
     commands.add_command(command)

@@ -82,17 +82,30 @@ def _note(view: ContainerView) -> str:
     return f"waits for {view.waits_for}" if view.waits_for else ""
 
 
-def nodes_table(statuses: Sequence[NodeStatus]) -> Table:
-    """Nodes ever seen."""
-    table = _table("node", "state", "seen", "backends", "store", "free", "version", right=["free"])
+def nodes_table(statuses: Sequence[NodeStatus], tasks: Mapping[str, int]) -> Table:
+    """Nodes ever seen, with the tasks that wait for each."""
+    columns = ("node", "state", "seen", "backends", "store", "free", "tasks", "version")
+    table = _table(*columns, right=["free", "tasks"])
     for status in statuses:
         state = Text("live", style="green") if status.is_live else Text("gone", style="red")
         if status.is_live and not status.is_recovered:
             state = Text("recovering", style="yellow")
         view = status.view
         store, free = view.store_id[:12], size_text(view.free_bytes)
-        table.add_row(view.name, state, age_text(status.seen_ms), " ".join(view.backends), store, free, view.version)
+        waiting = str(tasks.get(view.name, 0))
+        ages = age_text(status.seen_ms)
+        table.add_row(view.name, state, ages, " ".join(view.backends), store, free, waiting, view.version)
     return table
+
+
+def forgotten_table(document: Mapping[str, Any]) -> Group:
+    """What went with a node that was forgotten."""
+    table = _table("task", "id", "outcome")
+    for task in document["tasks"]:
+        table.add_row(Text(task["task"]), Text(task["task_id"]), task["outcome"])
+    containers = _counted(len(document["containers"]), "container")
+    title = f"node {document['node']} is forgotten, with {containers} and {_counted(len(document['tasks']), 'task')}"
+    return _titled(title, table)
 
 
 def lock_table(store_id: str, view: LockView) -> Group:

@@ -12,7 +12,8 @@
 --   P:container:<id>      HASH  state, node, generation, created_ms, changed_ms;
 --                               pending:<name>  image being provisioned,  request:<name>  what was asked for;
 --                               image:<name>    image of a rootfs that is there;
---                               attempts, last_error, failure (token of the last one counted), retry_at_ms, waits_for
+--                               attempts, last_error, failure (token of the last one counted), retry_at_ms, waits_for;
+--                               alive_ms, claimed_ms, claims: see container_claim.lua
 --   P:infos:<id>          HASH  name -> ProvisionInfo JSON, exactly for the names with an image field. Apart from the
 --                               hash above so that a listing does not carry manifests and most hashes stay listpacks.
 --
@@ -157,9 +158,10 @@ local function forget_names(id)
   redis.call('DEL', infos_of(id))
 end
 
--- Forget failures and what the container waits for.
+-- Forget failures, signs of work, and what the container waits for.
 local function calm(id)
-  redis.call('HDEL', hash_of(id), 'attempts', 'last_error', 'failure', 'retry_at_ms', 'waits_for')
+  redis.call('HDEL', hash_of(id), 'attempts', 'last_error', 'failure', 'retry_at_ms', 'waits_for', 'alive_ms',
+    'claimed_ms', 'claims')
 end
 
 -- After a change of names: let the state follow from what the hash holds; an empty childless container goes.

@@ -78,7 +78,9 @@ def test_a_node_is_live_recovering_or_gone(is_live: bool, is_recovered: bool, wo
         version="0.1.0",
     )
 
-    shown = text_of(nodes_table([NodeStatus(view=view, seen_ms=0, is_live=is_live, is_recovered=is_recovered)]))
+    shown = text_of(
+        nodes_table([NodeStatus(view=view, seen_ms=0, is_live=is_live, is_recovered=is_recovered)], {"n1": 3})
+    )
 
     assert word in shown
     assert "overlay copy" in shown

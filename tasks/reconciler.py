@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Has work that its task left behind taken up again: see `worker.verbs.orphans`. Runs in the worker's main process."""
+
+import logging
+from typing import Any
+
+from celery import bootsteps
+
+from worker.celery import app
+from worker.errors import TransientError
+from worker.runtime import process_provisioner
+from worker.settings import Settings, process_settings
+
+_log = logging.getLogger(__name__)
+_LOOKS = 4
+"""Times that the reconciler looks in the time after which it acts."""
+
+
+class Reconciler(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
+    """Looks every so often for containers whose task is gone."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, parent: Any, **options: object) -> None:
+        super().__init__(parent, **options)
+        self._timer: Any = None
+
+    def start(self, parent: Any) -> None:
+        """Look again and again."""
+        settings = process_settings()
+        self._timer = parent.timer.call_repeatedly(settings.reconcile_seconds / _LOOKS, reconcile, (settings,))
+
+    def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def reconcile(settings: Settings) -> None:
+    """Publish the tasks that finish what nobody works on.
+
+    A failure is logged: the loop that calls this must not end.
+    """
+    try:
+        orphans = process_provisioner(settings).claim_orphans(quiet_seconds=settings.reconcile_seconds)
+        for orphan in orphans:
+            _log.warning("nobody works on it: %s %s is asked for again", orphan.verb, orphan.keywords)
+            app.send_task(f"provisioner.{orphan.verb}", kwargs=orphan.keywords, queue=settings.node_queue)
+    except (TransientError, *app.connection_for_write().recoverable_connection_errors) as error:
+        _log.warning("the reconciler of node %s: %s", settings.node, error)
+
+
+app.steps["consumer"].add(Reconciler)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers of this node that are being provisioned or destroyed, but by nobody any more.
+
+Their task is gone: revoked by a worker that was killed before it could undo it, purged, laid aside, or it gave up
+while Redis was away. Who works on a container gives a sign of it there; where the last one is long past, the verb is
+asked for again, as every task may be. It finishes what was begun, or fails and undoes it.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from worker.container_view import ContainerState, ContainerView
+from worker.verbs.node import Node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphan:
+    """Work that somebody has to take up again.
+
+    Attributes:
+        verb: "provision" or "destroy".
+        keywords: What to ask it.
+    """
+
+    verb: str
+    keywords: dict[str, Any]
+
+
+def claim_orphans(node: Node, *, quiet_seconds: float) -> list[Orphan]:
+    """Claim what nobody has given a sign of work on for this long; who asks next gets it no sooner than that again.
+
+    Cost: proportional to the containers of the cluster that have been in transition for so long.
+    """
+    orphans: list[Orphan] = []
+    for view in _long_in(node, ContainerState.PROVISIONING, quiet_seconds):
+        if node.containers.claim(view.container_id, generation=view.generation, quiet_seconds=quiet_seconds):
+            orphans += [Orphan(verb="provision", keywords=json.loads(text)) for text in view.requests.values()]
+    doomed = {view.container_id: view for view in _long_in(node, ContainerState.DESTROYING, quiet_seconds)}
+    for container_id, view in doomed.items():
+        # The outermost takes the others with it.
+        if doomed.keys().isdisjoint(container_id.ancestors) and node.containers.claim(
+            container_id, generation=view.generation, quiet_seconds=quiet_seconds
+        ):
+            orphans.append(Orphan(verb="destroy", keywords={"container_id": str(container_id)}))
+    return orphans
+
+
+def _long_in(node: Node, state: ContainerState, seconds: float) -> Iterator[ContainerView]:
+    """Yield this node's containers that came into the state so long ago, the longest first."""
+    before_ms = node.containers.now_ms() - round(seconds * 1000)
+    for view in node.containers.list(state=state):
+        if view.changed_ms > before_ms:
+            return
+        if view.node == node.name:
+            yield view
