@@ -29,6 +29,7 @@ for _, ancestor in ipairs(ancestors(id)) do
 end
 if is_other and get(id, 'state') then
   forget_names(id)
+  calm(id)
   redis.call('HSET', hash_of(id), 'generation', generation)
   is_changed = true
 end
