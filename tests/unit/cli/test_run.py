@@ -231,6 +231,7 @@ def _read_until(terminal: int, end: bytes) -> None:
         ([C1, "-e", "=x"], 2, "-e takes NAME or NAME=VALUE"),
         ([C1, "-t"], 125, "-t needs a terminal"),
     ],
+    ids=["container", "name", "id", "user", "directory", "variable", "terminal"],
 )
 def test_what_cannot_be_run_is_said_in_a_sentence(
     node: Provisioner, arguments: list[str], code: int, words: str

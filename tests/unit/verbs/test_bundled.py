@@ -243,7 +243,7 @@ def test_killed_at_any_line_it_ends_as_if_it_had_not_been(
         begin()
         lines = count_lines(act)
         kills = 0
-        for at_line in range(lines // 2, lines, max(1, lines // 16)):
+        for at_line in range(lines // 2, lines, max(1, lines // 40)):
             begin()
             kills += run_killed(act, at_line=at_line)
             if at_line % 2:
