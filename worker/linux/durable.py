@@ -10,11 +10,12 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from worker.errors import StorageExhausted
 from worker.linux import libc
+from worker.linux.writeback import start_writeback
 
 _TEMPORARY_PREFIX = ".tmp-"
 _AT_FDCWD = -100
@@ -61,10 +62,23 @@ def write_file(path: Path, content: bytes | bytearray, *, mode: int = 0o600) -> 
         sync_directory(path.parent)
 
 
+def write_new(path: Path, content: bytes | bytearray, *, mode: int = 0o600) -> None:
+    """Write a file that is not there yet, in a directory that `sync_files` makes durable before anybody looks at it.
+
+    Raises:
+        StorageExhausted: The filesystem is full; some of the file may be there.
+        FileExistsError: There is such a file.
+    """
+    with reporting_full_disk(path), _created(path) as descriptor:
+        _write_all(descriptor, content)
+        os.fchmod(descriptor, mode)
+
+
 def rename(source: Path, target: Path) -> None:
     """Rename within one filesystem.
 
-    Effect: atomic; survives power loss on return. What `source` holds must have been made durable before.
+    Effect: atomic; survives power loss on return, since a filesystem that renames in one step keeps both halves of it
+        or none. What `source` holds must have been made durable before.
 
     Raises:
         OSError: As rename(2): ENOTEMPTY or EEXIST when `target` is a directory with entries, ENOENT without `source`.
@@ -72,8 +86,6 @@ def rename(source: Path, target: Path) -> None:
     with reporting_full_disk(target):
         source.rename(target)
         sync_directory(target.parent)
-        if source.parent != target.parent:
-            sync_directory(source.parent)
 
 
 def exchange(first: Path, second: Path) -> None:
@@ -132,7 +144,9 @@ def sync_directory(path: Path) -> None:
 
 
 def sync_files(directory: Path) -> None:
-    """Make a directory of a few files, and what is in them, survive power loss.
+    """Make a directory of a few files or empty directories, and what is in them, survive power loss.
+
+    All are on their way to the disk before the first is waited for, so that one journal commit does for them all.
 
     Cost: what is still dirty of them, and of nobody else's.
 
@@ -141,12 +155,12 @@ def sync_files(directory: Path) -> None:
         OSError: A write failed; what was written cannot be trusted.
     """
     with reporting_full_disk(directory):
-        for path in directory.iterdir():
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
+        with ExitStack() as opened:
+            descriptors = [_opened(path, opened) for path in directory.iterdir()]
+            for descriptor in descriptors:
+                start_writeback(descriptor, 0, 0)
+            for descriptor in descriptors:
                 os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
         sync_directory(directory)
 
 
@@ -169,10 +183,28 @@ def sync_filesystem(path: Path) -> None:
 
 
 def _write_synced(path: Path, content: bytes | bytearray, *, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 - a descriptor, not a path
-        remaining = memoryview(content)
-        while remaining:
-            remaining = remaining[file.write(remaining) :]
+    with _created(path) as descriptor:
+        _write_all(descriptor, content)
         os.fchmod(descriptor, mode)
         os.fsync(descriptor)
+
+
+@contextmanager
+def _created(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, content: bytes | bytearray) -> None:
+    remaining = memoryview(content)
+    while remaining:
+        remaining = remaining[os.write(descriptor, remaining) :]
+
+
+def _opened(path: Path, stack: ExitStack) -> int:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    stack.callback(os.close, descriptor)
+    return descriptor

@@ -12,7 +12,7 @@ _SYNC_FILE_RANGE_WRITE = 2
 
 
 def start_writeback(descriptor: int, offset: int, length: int) -> None:
-    """Start writing the range to disk, waiting at most for room in the disk's queue.
+    """Start writing the range to disk, waiting at most for room in the disk's queue; a length of 0 goes to the end.
 
     Effect: a hint. Nothing is durable by it, and where there is no such call or no such filesystem nothing happens; an
     error of the disk shows at the next fsync.

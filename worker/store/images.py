@@ -108,9 +108,10 @@ class Images:
         if target.exists():
             return
         with staging(self._paths.staging_dir / f"image-{digest.hex[:64]}") as directory:
-            durable.write_file(directory / "manifest.json", manifest)
-            durable.write_file(directory / "config.json", config)
             (directory / "refs").mkdir(mode=0o700)
+            durable.write_new(directory / "manifest.json", manifest)
+            durable.write_new(directory / "config.json", config)
+            durable.sync_files(directory)
             if not target.exists():
                 durable.rename(directory, target)
 
@@ -158,7 +159,8 @@ class Images:
             found = self._to_write(new, may_move=may_move)
             if found is not None:
                 # Made in staging, so that nothing is left among the references by a process killed here.
-                durable.write_file(directory / "reference.json", json.dumps(found.to_document()).encode())
+                durable.write_new(directory / "reference.json", json.dumps(found.to_document()).encode())
+                durable.sync_files(directory)
                 durable.rename(directory / "reference.json", path)
 
     def _to_write(self, new: ResolvedReference, *, may_move: bool) -> ResolvedReference | None:

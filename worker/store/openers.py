@@ -37,7 +37,8 @@ class Openers:
         with staging(self._paths.staging_dir / path.name) as directory:
             if (key := _read(self._paths)) is None:
                 key = secrets.token_bytes(_KEY_BYTES)
-                durable.write_file(directory / path.name, key)
+                durable.write_new(directory / path.name, key)
+                durable.sync_files(directory)
                 durable.rename(directory / path.name, path)
         return key
 

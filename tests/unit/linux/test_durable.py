@@ -82,6 +82,25 @@ def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["directory"]
 
 
+def test_write_new_never_replaces(tmp_path: Path) -> None:
+    """What is there stays, and there is no other file while a new one is written."""
+    durable.write_new(tmp_path / "file", b"first" * 100_000, mode=0o640)
+
+    with pytest.raises(FileExistsError):
+        durable.write_new(tmp_path / "file", b"second")
+
+    assert (tmp_path / "file").read_bytes() == b"first" * 100_000
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.root
+def test_write_new_reports_a_full_disk(full_dir: Path) -> None:
+    """As every other writer does; the caller deletes the directory."""
+    with pytest.raises(StorageExhausted, match="No space"):
+        durable.write_new(full_dir / "new", bytes(1 << 20))
+
+
 def test_make_dirs_makes_what_is_missing(tmp_path: Path) -> None:
     """Parents get the mode too; a second time, nothing happens."""
     path = tmp_path / "a" / "b" / "c"
@@ -137,6 +156,7 @@ def test_sync_files_takes_a_directory_of_files(tmp_path: Path) -> None:
     """A link among them is not followed, a missing directory is an error."""
     for name in ("large", "small"):
         (tmp_path / name).write_bytes(b"x" * 100_000)
+    (tmp_path / "empty").mkdir()
 
     durable.sync_files(tmp_path)
 
