@@ -18,7 +18,7 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from typing_extensions import override
 
 from worker.settings import process_settings
-from worker.transport import leave
+from worker.transport import disconnect, leave
 
 _log = logging.getLogger(__name__)
 _RECONNECT = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 2.0}
@@ -36,6 +36,8 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery has no types
             warnings.simplefilter("ignore", CPendingDeprecationWarning)
             super().on_connection_error_after_connected(exc)
         self._is_reconnecting = True
+        # The ledger's are likely to be as dead, and each would be found out by a timeout of its own.
+        disconnect()
 
     @override
     def on_close(self) -> None:
@@ -44,6 +46,17 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery has no types
             self._is_reconnecting = False
             return
         super().on_close()
+
+    @override
+    def loop_args(self) -> Any:
+        """Bury the pool's processes that died during a reconnect; the loop would end the worker over their descriptors.
+
+        Celery's pool stops watching a dead process before it removes it, and watches all that are left when the loop
+        begins anew: `ValueError: file descriptor is None`.
+        """
+        if self.restart_count:
+            getattr(self.pool, "maintain_pool", lambda: None)()
+        return super().loop_args()
 
     @override
     def ensure_connected(self, conn: Any) -> Any:

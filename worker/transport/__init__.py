@@ -19,9 +19,9 @@ A task may still run twice: when its worker was taken for dead and was not, or c
 
 import kombu.transport
 
-from worker.transport.channel import Transport, leave
+from worker.transport.channel import Transport, disconnect, leave
 
-__all__ = ["Transport", "leave", "select"]
+__all__ = ["Transport", "disconnect", "leave", "select"]
 
 
 def select() -> None:

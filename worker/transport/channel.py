@@ -39,9 +39,18 @@ _ledgers: dict[tuple[int, str, str], Ledger] = {}
 
 def leave() -> None:
     """Give back all that this process was delivered and did not finish; its tasks have ended, and none will begin."""
-    for (pid, _, _), ledger in list(_ledgers.items()):
-        if pid == os.getpid():
-            ledger.leave()
+    for ledger in _own_ledgers():
+        ledger.leave()
+
+
+def disconnect() -> None:
+    """Close the ledgers' connections, since another one was lost: they would be waited on in vain, one by one."""
+    for ledger in _own_ledgers():
+        ledger.disconnect()
+
+
+def _own_ledgers() -> list[Ledger]:
+    return [ledger for (pid, _, _), ledger in _ledgers.items() if pid == os.getpid()]
 
 
 class Channel(stock.Channel):  # type: ignore[misc]

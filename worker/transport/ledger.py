@@ -185,6 +185,10 @@ class Ledger:
         del self._deliveries[tag]
         return True
 
+    def disconnect(self) -> None:
+        """Begin with new connections."""
+        self._scripts.client.connection_pool.disconnect()
+
     def leave(self) -> None:
         """Give everything back and end the consumer; for good, once its tasks have ended."""
         if self._has_left:

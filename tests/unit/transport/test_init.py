@@ -9,6 +9,7 @@ from collections.abc import Callable
 from hashlib import sha256
 
 import pytest
+from celery.concurrency.asynpool import AsynPool
 from celery.worker.consumer import Consumer
 from kombu.transport import redis as stock
 from kombu.transport import virtual
@@ -63,6 +64,8 @@ _READ = {
     Consumer.on_connection_error_after_connected: "4f84dbfff329",
     Consumer.on_close: "e96d425dce0a",
     Consumer.ensure_connected: "3f79cf3bb6d6",
+    Consumer.loop_args: "796ea4005eae",
+    AsynPool._track_child_process: "18b122697979",
     Consumer.on_decode_error: "e3538c586a7f",
     Consumer.shutdown: "a081dc7db4a9",
 }
