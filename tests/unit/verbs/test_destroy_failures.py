@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A destroy that fails, and what comes after: the rest is gone, the cause is named, and the next one goes on."""
 
+import os
 import subprocess
 import threading
 import time
@@ -12,8 +13,11 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.support.images import build_image, layer
+from tests.support.layouts import write_layout
 from tests.support.mounts import mounts_below
 from tests.support.provisioners import SMALL_TREE, files, keys, tree_text
+from tests.support.tar import File
 from worker.containers import ContainerState
 from worker.errors import ContainerDestroying, TeardownFailed
 from worker.provisioner import Elsewhere, Provisioner
@@ -165,4 +169,34 @@ def test_a_destroy_amid_many_provisions_of_one_container_leaves_nothing(
         thread.join(60)
 
     node.destroy({"container_id": "c1"})
+    _assert_nothing_left(node, redis_client)
+
+
+def test_a_provision_that_a_destroy_overtakes_while_it_copies_is_not_tried_again(
+    node: Provisioner, tmp_path: Path, redis_client: redis.Redis
+) -> None:
+    """Its error is permanent: a retry would come after the destroy, and bring back what is to be no more."""
+    entries = [File(f"file{number}", os.urandom(4096)) for number in range(3000)]
+    write_layout(tmp_path / "many", {"latest": build_image([layer(*entries, compression="none")])})
+    keywords = {"container_id": "c1", "image": f"oci:{tmp_path / 'many'}:latest", "backend": "copy"}
+    node.pull({"image": keywords["image"]})
+    errors: list[BaseException] = []
+
+    def provision() -> None:
+        try:
+            node.provision(keywords)
+        except ContainerDestroying as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=provision)
+    thread.start()
+    paths = node.node.work.rootfs_paths(("c1",), name="rootfs")
+    while not list(paths.rootfs_home.glob("*.partial")):
+        assert not paths.rootfs_dir.exists(), "the copy was over before it could be overtaken"
+        time.sleep(0.001)
+
+    assert node.destroy({"container_id": "c1"}) is True
+    thread.join(60)
+
+    assert [type(error) for error in errors] == [ContainerDestroying]
     _assert_nothing_left(node, redis_client)
