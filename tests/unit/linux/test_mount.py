@@ -3,6 +3,7 @@
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -111,13 +112,20 @@ def test_one_page_holds_500_directories_of_any_length(tmp_path: Path) -> None:
         (lower / f"file{number}").touch()
     (target,) = _dirs(tmp_path, "target")
     pieces = tuple(piece for lower in lowers for piece in (":", lower))[1:]
+    mount = Mount(fs_type="overlay", source="x", target=target, options=(Option("lowerdir", pieces),))
     before = len(os.listdir("/proc/self/fd")), Path.cwd()  # noqa: PTH208 - iterating over it would open one more
+    seen = {Path.cwd()}
 
-    mount_in_one_page(Mount(fs_type="overlay", source="x", target=target, options=(Option("lowerdir", pieces),)))
+    with ThreadPoolExecutor(1) as thread:
+        mounting = thread.submit(mount_in_one_page, mount)
+        while not mounting.done():
+            seen.add(Path.cwd())
+        mounting.result()
     found = len(list(target.iterdir()))
     unmount_tree(target)
 
     assert found == 500
+    assert seen == {before[1]}
     assert (len(os.listdir("/proc/self/fd")), Path.cwd()) == before  # noqa: PTH208
 
 
