@@ -151,6 +151,7 @@ def test_prometheus_reads_the_worker(prometheus: Prometheus) -> None:
 
     assert prometheus.query("provisioner_redis_up == 1")
     assert prometheus.query('provisioner_cluster_nodes{state="live"} == 1')
+    assert prometheus.query('ALERTS{alertstate="firing"}') == []
 
 
 @pytest.mark.engine

@@ -108,6 +108,28 @@ def test_prometheus_accepts_the_configuration() -> None:
     assert f'"worker:{port[1]}"' in (COMPOSE_DIR / "prometheus.yml").read_text(encoding="utf-8")
 
 
+@pytest.mark.prometheus
+def test_alerts_fire_when_they_should_and_not_before() -> None:
+    """Prometheus' own evaluation of made-up series: all well, briefly not, and all wrong; no alert is left out."""
+    cases = Path(__file__).with_name("alerts.test.yml")
+    answer = subprocess.run(["promtool", "test", "rules", cases], capture_output=True, text=True, check=False)
+
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    fired = re.findall(r"alertname: (\w+)\n\s+eval_time: \w+\n\s+exp_alerts:", cases.read_text(encoding="utf-8"))
+    assert fired == re.findall(r"- alert: (\w+)", alerts())
+
+
+@pytest.mark.redis
+def test_every_metric_of_the_alerts_is_exported(exported: set[str]) -> None:
+    """An alert about nothing is silent."""
+    assert set(METRIC.findall(alerts())) - exported == set()
+
+
+def alerts() -> str:
+    """Return compose/'s alerts."""
+    return (COMPOSE_DIR / "alerts.yml").read_text(encoding="utf-8")
+
+
 @pytest.fixture
 def busy_node(tmp_path: Path, own_redis_server: RedisServer) -> Iterator[MonitoredNode]:
     """A worker with a pool of processes."""

@@ -89,7 +89,7 @@ class Stack:
         """Make the directories and the settings."""
         for name in ("work", "store", "images", "compose"):
             (self.directory / name).mkdir()
-        for name in ("compose.yaml", "redis.conf", "prometheus.yml"):
+        for name in ("compose.yaml", "redis.conf", "prometheus.yml", "alerts.yml"):
             shutil.copy(REPOSITORY_DIR / "compose" / name, self._compose_dir)
         lines = [f"{name}={value}\n" for name, value in self._settings.items()]
         (self._compose_dir / ".env").write_text("".join(lines), encoding="utf-8")
