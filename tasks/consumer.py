@@ -12,6 +12,7 @@ import warnings
 from functools import partial
 from typing import Any
 
+from celery.concurrency.solo import TaskPool as SoloPool
 from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import worker_shutting_down
 from celery.worker.consumer import Consumer as CeleryConsumer
@@ -57,6 +58,13 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery has no types
         if self.restart_count:
             getattr(self.pool, "maintain_pool", lambda: None)()
         return super().loop_args()
+
+    @override
+    def on_ready(self) -> None:
+        """Let a thread give the sign of life if tasks run in the loop's own process: it stands still meanwhile."""
+        super().on_ready()
+        if isinstance(self.pool, SoloPool):
+            self.task_consumer.channel.ledger.beat_beside()
 
     @override
     def ensure_connected(self, conn: Any) -> Any:

@@ -7,11 +7,13 @@ to its last. What is here is what Redis has in the consumer's records, but for a
 """
 
 import logging
+import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import redis
 
@@ -19,6 +21,22 @@ from worker.transport.scripts import GONE, Delivery, QueueScripts, Settled, mess
 
 _log = logging.getLogger(__name__)
 BEATS_PER_TIMEOUT = 5
+
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
+
+
+def _one_at_a_time(
+    method: "Callable[Concatenate[Ledger, Arguments], Answer]",
+) -> "Callable[Concatenate[Ledger, Arguments], Answer]":
+    """Keep threads apart: the loop's work is done by another one while the pool ends, and beside tasks of pool solo."""
+
+    @wraps(method)
+    def alone(self: "Ledger", /, *args: Arguments.args, **keywords: Arguments.kwargs) -> Answer:
+        with self.lock:
+            return method(self, *args, **keywords)
+
+    return alone
 
 
 class Ledger:
@@ -32,6 +50,10 @@ class Ledger:
         name: What the consumer's name begins with.
         timeout_seconds: A dead consumer's messages are back in their queue after this.
         max_deliveries: A message is laid aside when so many consumers died over it.
+
+    Attributes:
+        consumer: The present name.
+        lock: Held by whoever reads or changes what is here.
     """
 
     def __init__(self, scripts: QueueScripts, name: str, *, timeout_seconds: float, max_deliveries: int) -> None:
@@ -46,6 +68,8 @@ class Ledger:
         self._unsettled: dict[str, Delivery] = {}
         self._suspects: Counter[Delivery] = Counter()
         self._has_left = False
+        self._pulse: threading.Thread | None = None
+        self.lock = threading.RLock()
         self._begin()
 
     def _begin(self) -> None:
@@ -82,6 +106,7 @@ class Ledger:
         if self._suspects and not is_listening:
             self.beat()
 
+    @_one_at_a_time
     def beat(self) -> None:
         """Give a sign of life; settle what could not be settled before; give back what is here by a lost reply.
 
@@ -107,6 +132,20 @@ class Ledger:
         self._settle_rest()
         self._return_strays(beat.held)
 
+    def beat_beside(self) -> None:
+        """Give the sign of life from a thread from now on, for a process whose loop stands still while a task runs."""
+        if self._pulse is None:
+            self._pulse = threading.Thread(target=self._beat_for_ever, name="sign of life", daemon=True)
+            self._pulse.start()
+
+    def _beat_for_ever(self) -> None:
+        while not self._has_left:
+            time.sleep(self._beat_seconds)
+            try:
+                self.beat()
+            except (redis.RedisError, OSError) as error:
+                _log.warning("no sign of life was given: %s", error)
+
     def check(self) -> None:
         """Beat if this process was away for so long that its messages may not be its own any more."""
         if not self._is_known or time.monotonic() - self._beat_at >= self._lease_seconds:
@@ -129,6 +168,7 @@ class Ledger:
         """Let the server know the scripts again, which it has forgotten."""
         self._scripts.load_take()
 
+    @_one_at_a_time
     def received(self, consumer: str, source: str, reply: Any) -> list[tuple[str, Delivery]]:
         """Enter what Redis has moved to the consumer's record, each with its tag.
 
@@ -156,6 +196,7 @@ class Ledger:
         self._deliveries[tag] = delivery
         return tag
 
+    @_one_at_a_time
     def acknowledge(self, tag: str) -> None:
         """Settle a message as done. With Redis away this is made up for at a later beat, and never raises."""
         delivery = self._deliveries.pop(tag)
@@ -169,15 +210,18 @@ class Ledger:
         if outcome is Settled.GONE:
             _log.warning("a message that is done was no longer this consumer's: it is not acknowledged")
 
+    @_one_at_a_time
     def give_back(self, tag: str, *, is_failure: bool = False) -> None:
         """Give a message back to its queue, as a failure if a process died over it."""
         self._leave_record(tag, lambda each: self._scripts.give_back(each, limit=self._limit if is_failure else 0))
 
+    @_one_at_a_time
     def bury(self, tag: str, reason: str) -> None:
         """Lay a message aside."""
         _log.error("a message was laid aside: %s; see `provisioner dead-letters`", reason)
         self._leave_record(tag, lambda each: self._scripts.bury(each, reason=reason))
 
+    @_one_at_a_time
     def delay(self, tag: str, due_ms: int) -> bool:
         """Keep a message until it is due. Returns whether it is kept; it stays delivered if it is due by now."""
         if self._scripts.delay(self._deliveries[tag], due_ms=due_ms) is Settled.DUE:
@@ -189,13 +233,14 @@ class Ledger:
         """Begin with new connections."""
         self._scripts.client.connection_pool.disconnect()
 
+    @_one_at_a_time
     def leave(self) -> None:
         """Give everything back and end the consumer; for good, once its tasks have ended."""
         if self._has_left:
             return
         self._has_left = True
-        self._settle_rest()
         try:
+            self._settle_rest()
             returned = self._scripts.leave(self.consumer)
         except redis.RedisError as error:
             _log.warning("consumer %s cannot say that it leaves, its messages wait: %s", self.consumer, error)

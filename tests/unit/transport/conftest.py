@@ -46,6 +46,8 @@ def consume(redis_url: str) -> Iterator[Open]:
                 "socket_timeout": 2.0,
             }
             connection = stack.enter_context(Connection(url, transport=Transport, transport_options=options))
-            return stack.enter_context(connection.SimpleQueue(QUEUE))
+            queue = stack.enter_context(connection.SimpleQueue(QUEUE))
+            stack.callback(queue.channel.ledger.leave)
+            return queue
 
         yield consume

@@ -165,6 +165,23 @@ def test_a_dead_consumers_message_comes_to_another_one_once(
     assert paused.get(timeout=SOON).payload == "work"
 
 
+def test_a_consumer_that_is_busy_itself_keeps_its_message(
+    consume: Open, published: SimpleQueue, redis_client: redis.Redis
+) -> None:
+    """With Celery's pool solo nothing else runs in the process while a task does."""
+    published.put("work")
+    busy, other = consume(timeout_seconds=1.0), consume()
+    held = busy.get(timeout=SOON)
+    busy.channel.ledger.beat_beside()
+
+    time.sleep(2.0)
+    beat(other)
+
+    assert redis_client.llen(QUEUE) == 0
+    held.ack()
+    assert list(redis_client.scan_iter(f"{KEY}:taken:*")) == []
+
+
 def test_a_message_that_came_before_a_pause_is_not_handed_on_after_it(
     consume: Open, published: SimpleQueue, redis_client: redis.Redis
 ) -> None:

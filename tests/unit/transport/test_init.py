@@ -66,6 +66,7 @@ _READ = {
     Consumer.ensure_connected: "3f79cf3bb6d6",
     Consumer.loop_args: "796ea4005eae",
     AsynPool._track_child_process: "18b122697979",
+    Consumer.on_ready: "16eff40603fe",
     Consumer.on_decode_error: "e3538c586a7f",
     Consumer.shutdown: "a081dc7db4a9",
 }
