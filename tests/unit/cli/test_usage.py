@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.support.disk import du
 from tests.support.images import build_image, layer
 from tests.support.layouts import write_layout
 from tests.support.mounts import mounts_below, unmount
 from tests.support.provisioners import provisioner
 from tests.support.tar import File
 from tests.unit.cli.conftest import Run
-from tests.unit.linux.test_disk_usage import du
 from worker.cli.usage import ContainerUsage, NodeUsage, measure_containers, measure_node
 from worker.container_id import ContainerId
 from worker.errors import InvalidArgument

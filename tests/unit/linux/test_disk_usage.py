@@ -3,12 +3,12 @@
 
 import os
 import stat
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.support.disk import du
 from tests.support.trees import File, HardLink, Special, Symlink, make_tree
 from tests.support.unprivileged import nobodys_directory, run_as_nobody
 from worker.linux.disk_usage import DiskMeter
@@ -16,12 +16,6 @@ from worker.linux.mount import BindMount, Mount, mount_bind, mount_filesystem, u
 from worker.linux.remove import remove_tree
 
 KIB = 1024
-
-
-def du(path: Path) -> int:
-    """Return what `du` says of one filesystem: blocks, each file once."""
-    answer = subprocess.run(["du", "-sxB1", path], capture_output=True, text=True, check=True)
-    return int(answer.stdout.split()[0])
 
 
 def test_a_tree_takes_what_du_says(tmp_path: Path) -> None:
