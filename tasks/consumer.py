@@ -12,14 +12,17 @@ import warnings
 from functools import partial
 from typing import Any
 
+from celery.app.task import Context
 from celery.concurrency.solo import TaskPool as SoloPool
 from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import worker_shutting_down
 from celery.worker.consumer import Consumer as CeleryConsumer
 from typing_extensions import override
 
+from worker.errors import TaskLaidAside
 from worker.settings import process_settings
 from worker.transport import disconnect, leave
+from worker.transport.backlog import read_message
 
 _log = logging.getLogger(__name__)
 _RECONNECT = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 2.0}
@@ -61,10 +64,20 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery has no types
 
     @override
     def on_ready(self) -> None:
-        """Let a thread give the sign of life if tasks run in the loop's own process: it stands still meanwhile."""
+        """Take the ledger's news, and let a thread give the sign of life if tasks run in the loop's own process."""
         super().on_ready()
+        ledger = self.task_consumer.channel.ledger
+        ledger.on_buried = self.fail_laid_aside
         if isinstance(self.pool, SoloPool):
-            self.task_consumer.channel.ledger.beat_beside()
+            ledger.beat_beside()
+
+    def fail_laid_aside(self, raw: bytes) -> None:
+        """Let whoever waits for the task know that it is not tried again."""
+        message = read_message(raw)
+        if message.task_id:
+            request = Context(message.headers, **message.embed, task=message.task)
+            error = TaskLaidAside(task_id=message.task_id)
+            self.app.backend.mark_as_failure(message.task_id, error, request=request)
 
     @override
     def ensure_connected(self, conn: Any) -> Any:

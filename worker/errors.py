@@ -239,6 +239,13 @@ class LayerInUse(PermanentError):
     sentence = "layer {layer} cannot be replaced while {users} stand on it; destroy them first"
 
 
+class TaskLaidAside(PermanentError):
+    """Worker after worker died over the task, or the process that ran it; it is not tried again by itself."""
+
+    task_id: str
+    sentence = "task {task_id} was laid aside: worker after worker died over it; `provisioner dead-letters` has it"
+
+
 class NodeForgotten(PermanentError):
     """The node that the task was for is gone, and an operator said that it will not come back."""
 

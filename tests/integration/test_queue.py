@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A queue that loses nothing: stock Celery publishes, real workers are stopped and killed at the worst moment."""
 
+import os
+import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import redis
@@ -88,3 +91,33 @@ def test_a_worker_that_is_told_to_end_gives_back_what_it_does_not_finish(
             assert client.llen("provision") == 1
             assert client.zcard(f"{_KEYS}:consumers") == 0
             assert list(client.scan_iter(f"{_KEYS}:failed:*")) == []
+
+
+def test_whoever_waits_for_a_task_that_kills_its_workers_is_told(
+    node: Node, scheduler: Scheduler, own_redis_server: RedisServer
+) -> None:
+    """The task is laid aside in the end, and its failure says so."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, own_redis_server.client() as client:
+        silent.settimeout(60)
+        node.stop()
+        node.env["PROVISIONER_MAX_DELIVERIES"] = "2"
+        node.start()
+        result = scheduler.send("pull", image=f"127.0.0.1:{silent.getsockname()[1]}/anything:1")
+        for _ in range(2):
+            connection, _ = silent.accept()
+            with connection:
+                _kill_pool(node)
+
+        with pytest.raises(Exception, match="worker after worker died over it") as caught:
+            result.get(timeout=60)
+
+        assert type(caught.value).__name__ == "TaskLaidAside"
+        assert client.zcard(f"{_KEYS}:dead") == 1
+
+
+def _kill_pool(node: Node) -> None:
+    """Kill every process that may run a task."""
+    for each in Path(f"/proc/{node.pid}/task").glob("*/children"):
+        for pid in each.read_text().split():
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)

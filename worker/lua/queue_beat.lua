@@ -7,7 +7,7 @@
 --       [2] lease: ms for which the sign is good
 --       [3] limit: failures after which a message is laid aside
 --       [4] the lists it takes from, and every further one
--- Answer  {'alive', messages in its records, messages laid aside, {dead consumer, its messages, ...}}, or {'gone'}
+-- Answer  {'alive', messages in its records, {message laid aside, ...}, {dead consumer, its messages, ...}}, or {'gone'}
 --
 -- O(log consumers) and O(what moves); of what is due, a thousand messages a call.
 
@@ -32,9 +32,11 @@ for index = 4, #ARGV do
   held = held + redis.call('LLEN', taken_by(consumer, ARGV[index]))
 end
 
-local buried = 0
+local buried = {}
 local function return_failed(list, message)
-  buried = buried + (give_back_failed(list, message, limit) and 1 or 0)
+  if give_back_failed(list, message, limit) then
+    buried[#buried + 1] = message
+  end
 end
 
 local ended = {}

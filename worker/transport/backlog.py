@@ -69,8 +69,12 @@ class Backlog:
         queued = reversed(self._raw("LRANGE", self._queue, 0, -1))
         delayed = self._raw("ZRANGE", self._delayed_key, 0, -1)
         return [
-            *(_read(raw, is_delayed=False) for raw in queued),
-            *(_read(raw[len(self._prefix) :], is_delayed=True) for raw in delayed if raw.startswith(self._prefix)),
+            *(read_message(raw) for raw in queued),
+            *(
+                read_message(raw[len(self._prefix) :], is_delayed=True)
+                for raw in delayed
+                if raw.startswith(self._prefix)
+            ),
         ]
 
     @redis_errors()
@@ -85,7 +89,8 @@ class Backlog:
         return cast("list[bytes]", cast("Any", self._client).execute_command(*command, **{NEVER_DECODE: True}))
 
 
-def _read(raw: bytes, *, is_delayed: bool) -> Waiting:
+def read_message(raw: bytes, *, is_delayed: bool = False) -> Waiting:
+    """Read what Celery published, as far as it can be read."""
     try:
         message = json.loads(raw)
         _, keywords, embed = json.loads(base64.b64decode(message["body"]))

@@ -53,6 +53,7 @@ class Ledger:
 
     Attributes:
         consumer: The present name.
+        on_buried: Called with each message over which too many died, so that whoever waits for its task can be told.
         lock: Held by whoever reads or changes what is here.
     """
 
@@ -70,6 +71,7 @@ class Ledger:
         self._has_left = False
         self._pulse: threading.Thread | None = None
         self.lock = threading.RLock()
+        self.on_buried: Callable[[bytes], None] = lambda _: None
         self._begin()
 
     def _begin(self) -> None:
@@ -127,8 +129,8 @@ class Ledger:
         self._beat_at, self._is_known = began_at, True
         for dead, count in beat.ended.items():
             _log.warning("consumer %s is dead: %d messages went back to their queues", dead, count)
-        if beat.buried:
-            _log.error("%d messages were laid aside: see `provisioner dead-letters`", beat.buried)
+        for message in beat.buried:
+            self._tell_buried(message)
         self._settle_rest()
         self._return_strays(beat.held)
 
@@ -251,9 +253,17 @@ class Ledger:
         """Settle a delivery; if Redis fails, it is found as a stray later and given back."""
         delivery = self._deliveries.pop(tag)
         try:
-            settle(delivery)
+            if settle(delivery) is Settled.BURIED:
+                self._tell_buried(delivery.message)
         except redis.RedisError as error:
             _log.warning("a message goes back to its queue when Redis is back: %s", error)
+
+    def _tell_buried(self, message: bytes) -> None:
+        _log.error("a message was laid aside, too many died over it: see `provisioner dead-letters`")
+        try:
+            self.on_buried(message)
+        except Exception:  # noqa: BLE001 - news that cannot be passed on must not end the worker
+            _log.exception("nobody is told of it")
 
     def _settle_rest(self) -> None:
         for tag, delivery in list(self._unsettled.items()):

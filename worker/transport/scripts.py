@@ -29,6 +29,7 @@ class Settled(StrEnum):
     ECHO = "echo"
     GONE = "gone"
     DUE = "due"
+    BURIED = "buried"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +53,12 @@ class Beat:
 
     Attributes:
         held: Messages in the consumer's records.
-        buried: Messages that were laid aside, because too many workers died over them.
+        buried: What was laid aside, because too many workers died over it.
         ended: Consumers that were dead, and how many messages each had.
     """
 
     held: int
-    buried: int
+    buried: list[bytes]
     ended: dict[str, int]
 
 
@@ -113,7 +114,7 @@ class QueueScripts:
         return self._settle("acknowledge", delivery)
 
     def give_back(self, delivery: Delivery, *, limit: int = 0) -> Settled:
-        """Give a message back; with a limit it counts as a failure, and the last one lays the message aside."""
+        """Give a message back; with a limit it counts as a failure, and at the last one it is BURIED."""
         return self._settle("return", delivery, limit)
 
     def delay(self, delivery: Delivery, *, due_ms: int) -> Settled:
