@@ -32,6 +32,7 @@ from worker.runtime import make_provisioner
 from worker.settings import Settings
 
 LEASE_SECONDS = 1.0
+_QUIET_SECONDS = 0.5
 _VISIBILITY_SECONDS = 0.8
 _WORKERS_PER_NODE = 2
 _CHECK_SECONDS = 1.0
@@ -71,6 +72,7 @@ class Storm:
             layer_format=_FORMATS[node],
             lease_seconds=LEASE_SECONDS,
             lock_timeout_seconds=3.0,
+            heartbeat_seconds=_QUIET_SECONDS / 2,
         )
 
     def run(self, seconds: float, *, report: Callable[[Ledger], None]) -> Ledger:
