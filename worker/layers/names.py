@@ -5,6 +5,7 @@ Source: image-spec v1.1.1, layer.md, "Whiteouts"; for the names that are ignored
 """
 
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 from worker.layers.refusal import Refusal
@@ -57,8 +58,6 @@ def normalised(name: bytes) -> bytes:
     Raises:
         Refusal: It is empty, climbs, or is longer than the kernel takes.
     """
-    if _is_plain(path := name.removeprefix(b"./").rstrip(b"/")):
-        return path
     if not name:
         raise Refusal("an entry without a name")
     parts = [part for part in name.split(b"/") if part and part != b"."]
@@ -70,22 +69,33 @@ def normalised(name: bytes) -> bytes:
     return path
 
 
-def _is_plain(path: bytes) -> bool:
-    """Tell of nearly all paths, and quickly, that they are normalised."""
-    return 0 < len(path) <= MAX_NAME_BYTES and path[0] not in b"/." and b"//" not in path and b"/." not in path
-
-
 def place_of(name: bytes) -> Place:
     """Return where the entry of this name goes.
 
     Raises:
         Refusal: As `normalised`, and for a whiteout of nothing, of `.` or `..`, and for names below a whiteout.
     """
+    parent, _, base = name.rstrip(b"/").rpartition(b"/")
+    if base and not base.startswith(b".") and len(name) <= MAX_NAME_BYTES:
+        directory = _plain_directory(parent)
+        if directory is not None:
+            return Place(directory, base, Role.CONTENT)
     path = normalised(name)
     parent, _, base = path.rpartition(b"/")
     if WHITEOUT_PREFIX in path:
         return _reserved_place(parent, base)
     return Place(parent, base, Role.CONTENT)
+
+
+@lru_cache(maxsize=256)
+def _plain_directory(path: bytes) -> bytes | None:
+    """Return the normalised path of a directory, or None if it may hold a whiteout's name.
+
+    Cached, since entries come by the directory.
+    """
+    if WHITEOUT_PREFIX in path:
+        return None
+    return normalised(path) if path else path
 
 
 def _reserved_place(parent: bytes, base: bytes) -> Place:
