@@ -18,6 +18,7 @@ from pathlib import Path
 from worker.cli.oci_runtime import RUNTIMES, OciRuntime
 from worker.container_id import ContainerId
 from worker.linux import durable
+from worker.linux.cgroups import remove_cgroups
 from worker.linux.flock import try_lock
 from worker.linux.remove import remove_tree
 from worker.paths import WorkPaths
@@ -44,11 +45,16 @@ class RunPlace:
     def clear(self) -> None:
         """Delete the container, then the bundle, then the lock file. Safe to repeat.
 
+        crun that is killed between the program's start and its own note of it does not know the container afterwards.
+        The cgroup does: whatever runs in it is killed.
+
         Raises:
-            RuntimeError: The runtime cannot delete it; the place stays for a later sweep.
+            RuntimeError: The container cannot be deleted; the place stays for a later sweep.
         """
         if not self.runtime.delete(self.run_id):
             raise RuntimeError(f"{self.runtime.path} cannot delete container {self.run_id}")
+        if not remove_cgroups(self.run_id):
+            raise RuntimeError(f"what runs in cgroup {self.run_id} cannot be killed")
         remove_tree(self.bundle_dir)
         _lock_path(self.bundle_dir).unlink(missing_ok=True)
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.images import build_image
 from tests.support.layouts import write_layout
+from tests.support.ports import wait_until
 from tests.support.provisioners import provisioner
 from tests.support.runnable import shell_layer
 from tests.support.runs import left_of_runs, run_command, run_environment, run_here, shell_environment, unique
@@ -20,6 +21,7 @@ from worker.cli.exits import Failure
 from worker.cli.oci_runtime import find_runtime, has_mixed_cgroups
 from worker.cli.run_place import run_place, sweep_runs
 from worker.container_id import ContainerId
+from worker.linux.cgroups import find_cgroups
 from worker.paths import WorkPaths
 from worker.provisioner import Provisioner
 
@@ -78,6 +80,23 @@ def test_the_next_run_clears_what_nobody_could(node: Provisioner, runtime: str) 
         live.kill()
         live.wait(timeout=60)
     run_here(node, C1, "--runtime", runtime, "--", "/bin/sh", "-c", "exit 0")
+
+
+@pytest.mark.root
+@pytest.mark.redis
+@pytest.mark.runtime
+@pytest.mark.parametrize("runtime", ["crun", "runc"])
+def test_a_container_that_its_runtime_does_not_know_goes_too(node: Provisioner, runtime: str) -> None:
+    """The runtime was killed before it had noted what it started."""
+    work_dir = node.node.work.work_dir
+    with _running(node, runtime) as process:
+        (bundle_dir,) = [path for path in (work_dir / "runs").iterdir() if path.is_dir()]
+        assert find_cgroups(bundle_dir.name)
+        shutil.rmtree(Path("/run", runtime, bundle_dir.name))
+        process.kill()
+        process.wait(timeout=60)
+
+    wait_until(lambda: left_of_runs(work_dir) == [], "the end of the container", seconds=60)
 
 
 @pytest.mark.root
