@@ -11,15 +11,10 @@ import redis
 
 from worker.container_id import ContainerId
 from worker.container_view import ContainerState, ContainerView, read_view
-from worker.redis_errors import redis_errors
+from worker.redis_errors import redis_errors, text_of
 
 PAGE = 500
 """Containers read in one round trip of a listing."""
-
-
-def text_of(value: object) -> str:
-    """Decode an answer, whether or not the client decodes by itself."""
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def texts_of(row: Mapping[Any, Any]) -> dict[str, str]:

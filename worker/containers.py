@@ -22,7 +22,7 @@ from typing import Any
 import redis
 
 from worker.container_id import ContainerId
-from worker.container_index import ContainerIndex, text_of, texts_of
+from worker.container_index import ContainerIndex, texts_of
 from worker.container_view import (
     BeginKind,
     BeginOutcome,
@@ -36,7 +36,7 @@ from worker.container_view import (
 )
 from worker.epoch import Epoch, epoch_arguments
 from worker.lua import script
-from worker.redis_errors import redis_errors
+from worker.redis_errors import redis_errors, text_of
 
 __all__ = [
     "BeginKind",

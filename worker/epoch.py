@@ -5,12 +5,14 @@ After Redis lost its data, or came back from an older copy, it shows too little 
 is on its disk. Meanwhile a destroy must not answer that there is no such container, and a provision must not make a
 second one on another node. So an epoch begins whenever Redis is found empty; its id is kept in Redis and on each
 node's disk, and where the two differ, or another run of the server answers, the cluster is *quiet* for a while: nodes
-speak for what their own disk has, and everything else waits until all live nodes are recovered.
+speak for what their own disk has, and everything else waits until all live nodes are recovered. That is over as soon as
+all nodes have shown themselves that those knew, on their disks, that were there before.
 
 A node that was down during the loss, and comes back later, is not waited for.
 """
 
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ import redis
 from worker.errors import ViewIncomplete
 from worker.linux import durable
 from worker.lua import script
-from worker.redis_errors import redis_errors
+from worker.redis_errors import redis_errors, text_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,6 @@ class EpochView:
     """An epoch as Redis sees it.
 
     Attributes:
-        epoch_id: Differs from that on a node's disk once Redis lost its data.
         mark: The id and the run of the server: differs whenever something may have been lost in between.
         began_ms: When Redis was found empty, or its other run was; what it shows from before may be out of date.
         is_settled: Whether what is not shown is absent.
@@ -36,7 +37,6 @@ class EpochView:
         waits_for: Live nodes that have yet to show their containers.
     """
 
-    epoch_id: str
     mark: str
     began_ms: int
     is_settled: bool
@@ -62,7 +62,7 @@ class Epoch:
     Args:
         client: May be shared by threads.
         key_prefix: What all keys start with; in braces, so that they share a hash slot.
-        path: File that keeps the id; below the node's work directory.
+        path: File that keeps the mark and the names of all nodes, a line each; below the node's work directory.
         quiet_seconds: How long nodes may take to show themselves: more than their heartbeats' interval.
     """
 
@@ -77,30 +77,45 @@ class Epoch:
 
         Effect: a node that never was part of the cluster joins first, so that it is known to remember.
         """
-        return self._known() or self.join().epoch_id, secrets.token_hex(8), self._quiet_ms
+        mark, _ = self._known()
+        return _id_of(mark or self.join().mark), secrets.token_hex(8), self._quiet_ms
 
     @redis_errors()
     def join(self) -> EpochView:
-        """Look at the epoch, and keep its id on disk. Whoever does so has seen that the node is asked to recover."""
-        known = self._known()
-        answer: Any = self._join(keys=[self._prefix], args=[known, secrets.token_hex(8), self._quiet_ms])
-        epoch_id, mark, began_ms, is_settled, wait_ms, *waits_for = answer
-        if epoch_id != known:
-            durable.write_file(self._path, epoch_id.encode())
+        """Look at the epoch, and keep its mark on disk. Whoever does so has seen that the node is asked to recover."""
+        known, peers = self._known()
+        arguments: list[str | int] = [_id_of(known), secrets.token_hex(8), self._quiet_ms, known, *peers]
+        answer: Any = self._join(keys=[self._prefix], args=arguments)
+        mark, began_ms, is_settled, wait_ms, *waits_for = (text_of(each) for each in answer)
+        if mark != known:
+            self._keep(mark, peers)
         return EpochView(
-            epoch_id=epoch_id,
             mark=mark,
             began_ms=int(began_ms),
-            is_settled=bool(is_settled),
+            is_settled=is_settled == "1",
             wait_seconds=int(wait_ms) / 1000,
             waits_for=tuple(waits_for),
         )
 
-    def _known(self) -> str:
+    def note_peers(self, nodes: Collection[str]) -> None:
+        """Keep the names of all nodes on disk, as Redis has them while it is settled."""
+        mark, peers = self._known()
+        if mark and set(nodes) != set(peers):
+            self._keep(mark, sorted(nodes))
+
+    def _known(self) -> tuple[str, list[str]]:
         try:
-            return self._path.read_text()
-        except FileNotFoundError:
-            return ""
+            mark, *peers = self._path.read_text().splitlines()
+        except (FileNotFoundError, ValueError):
+            return "", []
+        return mark, peers
+
+    def _keep(self, mark: str, peers: Collection[str]) -> None:
+        durable.write_file(self._path, "\n".join((mark, *peers)).encode())
+
+
+def _id_of(mark: str) -> str:
+    return mark.partition(":")[0]
 
 
 def epoch_arguments(epoch: Epoch | None) -> tuple[str, str, int]:

@@ -19,7 +19,7 @@ import redis
 
 from worker.epoch import Epoch, epoch_arguments
 from worker.lua import script
-from worker.redis_errors import redis_errors
+from worker.redis_errors import redis_errors, text_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,10 @@ class Nodes:
             `recover`, or Redis lost its data and the worker must run it again.
         """
         arguments = (view.name, view.to_json(), round(ttl_seconds * 1000), *epoch_arguments(self._epoch))
-        return bool(self._heartbeat(keys=[self._prefix], args=arguments))
+        is_recovered, *nodes = self._heartbeat(keys=[self._prefix], args=arguments)
+        if nodes and self._epoch is not None:
+            self._epoch.note_peers([text_of(node) for node in nodes])
+        return bool(is_recovered)
 
     @redis_errors()
     def begin_recovery(self, node: str) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Translation of what redis-py raises, for all modules that talk to Redis."""
+"""Translation of what redis-py raises and answers, for all modules that talk to Redis."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,3 +19,8 @@ def redis_errors() -> Iterator[None]:
         yield
     except redis.RedisError as error:
         raise StateUnavailable(reason=f"{type(error).__name__}: {error}") from error
+
+
+def text_of(value: object) -> str:
+    """Decode an answer, whether or not the client decodes by itself."""
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -349,10 +349,59 @@ def test_a_provision_from_before_a_loss_is_not_shown_for_ever(
     assert first.node.containers.get(C1) is None
 
 
-def test_settings_of_a_member(tmp_path: Path, redis_url: str) -> None:
-    """The id of the epoch is kept below the work directory."""
+@pytest.mark.parametrize("is_emptied", [True, False], ids=["emptied", "another run"])
+def test_once_all_that_were_there_are_back_nobody_waits(
+    tmp_path: Path, own_redis_server: RedisServer, image: str, *, is_emptied: bool
+) -> None:
+    """Long before the quiet time is over: each node keeps on its disk who was there."""
+    url = own_redis_server.url
+    with (
+        provisioner(tmp_path / "n1", url, node="n1", heartbeat_seconds=600) as one,
+        provisioner(tmp_path / "n2", url, node="n2", heartbeat_seconds=600) as other,
+    ):
+        first, second = Member(one), Member(other)
+        for member in (first, second, first):
+            member.recover()
+            member.beat()
+        if is_emptied:
+            empty(own_redis_server)
+        else:
+            own_redis_server.restart()
+
+        first.beat()
+        first.recover()
+        assert not first.node.epoch.join().is_settled, "the second, which the first knows, has yet to come back"
+        second.recover()
+
+        assert first.node.epoch.join().is_settled
+        first.provision("c1", image)
+
+
+def test_a_newcomer_does_not_say_that_all_are_back(tmp_path: Path, own_redis_server: RedisServer) -> None:
+    """It knows nobody who was there before."""
+    url = own_redis_server.url
+    with (
+        provisioner(tmp_path / "n1", url, node="n1", heartbeat_seconds=600) as one,
+        provisioner(tmp_path / "n2", url, node="n2", heartbeat_seconds=600) as other,
+    ):
+        first, newcomer = Member(one), Member(other)
+        first.recover()
+        first.beat()
+        own_redis_server.restart()
+
+        for _ in range(2):
+            newcomer.recover()
+            newcomer.beat()
+
+        assert not newcomer.node.epoch.join().is_settled
+        first.recover()
+        assert newcomer.node.epoch.join().is_settled
+
+
+def test_the_epoch_is_kept_below_the_work_directory(tmp_path: Path, redis_url: str) -> None:
+    """Its mark, and nobody else as long as the node has shown itself to nobody."""
     settings = make_settings(tmp_path, redis_url)
     with provisioner(tmp_path, redis_url) as made:
         made.destroy({"container_id": "c1"})
 
-        assert (settings.work_dir / "epoch").read_text() == made.node.epoch.join().epoch_id
+        assert (settings.work_dir / "epoch").read_text() == made.node.epoch.join().mark

@@ -7,20 +7,37 @@
 --                            run          run of the server that last looked; another one may have an older copy
 --                            began_ms     when it was found empty, or the other run was
 --                            quiet_until  ms; 0 once all nodes that live have shown their containers since
+--   P:epoch:peers      SET   nodes that those knew that were there before the loss; while it is quiet
 --   P:nodes:expiry, P:nodes:recovery: see node_heartbeat.lua
 --
--- A node keeps the id on its disk. So an id that is missing, or another than the node's, says that Redis lost its data.
+-- A node keeps the id on its disk, and the names of all nodes. So an id that is missing, or another than the node's, says that Redis lost its data.
 
 local EPOCH = P .. ':epoch'
+local PEERS = P .. ':epoch:peers'
 
 local function is_live(node)
   return NOW_MS < tonumber(redis.call('ZSCORE', P .. ':nodes:expiry', node) or 0)
 end
 
+local function is_recovered(node)
+  local mark = redis.call('HGET', P .. ':nodes:recovery', node)
+  return mark and mark:sub(1, 10) == 'recovered:'
+end
+
 -- Whether a node lives but has not shown its containers since Redis may have lost some.
 local function is_recovering(node)
-  local mark = redis.call('HGET', P .. ':nodes:recovery', node)
-  return is_live(node) and not (mark and mark:sub(1, 10) == 'recovered:')
+  return is_live(node) and not is_recovered(node)
+end
+
+-- Whether all nodes that were there before the loss, as far as those know that came since, have shown their containers.
+local function are_all_back()
+  local peers = redis.call('SMEMBERS', PEERS)
+  for _, node in ipairs(peers) do
+    if not is_recovered(node) then
+      return false
+    end
+  end
+  return #peers > 0
 end
 
 local function recovering()
@@ -45,7 +62,7 @@ local function look_at_epoch(known, fresh, quiet_ms)
   local id, quiet_until = row[1] or fresh, tonumber(row[3] or 0)
   local is_older = row[1] and row[2] ~= run
   if is_older then
-    redis.call('DEL', P .. ':nodes:recovery')
+    redis.call('DEL', P .. ':nodes:recovery', PEERS)
   end
   if is_older or (known ~= '' and known ~= id) then
     quiet_until = NOW_MS + quiet_ms
@@ -55,8 +72,9 @@ local function look_at_epoch(known, fresh, quiet_ms)
     -- Never further away than that: the clock may have been set back.
     quiet_until = math.min(quiet_until, NOW_MS + quiet_ms)
     waits_for = recovering()
-    if quiet_until <= NOW_MS and #waits_for == 0 then
+    if #waits_for == 0 and (quiet_until <= NOW_MS or are_all_back()) then
       quiet_until = 0
+      redis.call('DEL', PEERS)
     end
   end
   local began_ms = (not row[1] or is_older) and NOW_MS or tonumber(row[4])

@@ -2,7 +2,8 @@
 -- Show a node as alive. Follows clock.lua and epoch.lua.
 --
 -- ARGV  name, view (JSON), ttl_ms, then known, fresh, quiet_ms: see look_at_epoch
--- Answers 1 when the node is marked as recovered, 0 when it never was or Redis lost the mark.
+-- Answers {1 when the node is marked as recovered, 0 when it never was or Redis lost the mark, all nodes ever seen, or none
+-- while that may not be all…}
 --
 -- Keys:
 --   P:nodes            HASH  name -> view (JSON)
@@ -13,9 +14,8 @@
 -- Same effect and answer when sent twice, because it never sets the mark.
 local name, view, ttl_ms = unpack(ARGV, 1, 3)
 
-look_at_epoch(ARGV[4], ARGV[5], tonumber(ARGV[6]))
+local epoch = look_at_epoch(ARGV[4], ARGV[5], tonumber(ARGV[6]))
 redis.call('HSET', P .. ':nodes', name, view)
 redis.call('ZADD', P .. ':nodes:seen', string.format('%.0f', NOW_MS), name)
 redis.call('ZADD', P .. ':nodes:expiry', string.format('%.0f', NOW_MS + ttl_ms), name)
-local recovery = redis.call('HGET', P .. ':nodes:recovery', name)
-return recovery and recovery:find('recovered:', 1, true) == 1 and 1 or 0
+return { is_recovered(name) and 1 or 0, unpack(epoch.is_settled and redis.call('HKEYS', P .. ':nodes') or {}) }
