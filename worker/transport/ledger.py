@@ -88,8 +88,8 @@ class Ledger:
 
     @property
     def is_beat_due(self) -> bool:
-        """Whether it is time for a sign of life."""
-        return time.monotonic() - self._beat_at >= self._beat_seconds
+        """Whether it is time for a sign of life: a timer that is a little early must not wait for its next turn."""
+        return time.monotonic() - self._beat_at >= self._beat_seconds / 2
 
     def record_key(self, source: str) -> str:
         """Name the list to which a message from `source` is moved."""
