@@ -49,3 +49,12 @@ def test_every_row_names_a_test() -> None:
 def test_every_fault_has_its_row() -> None:
     """In order, none left out."""
     assert [row[0].partition(".")[0] for row in parity_rows() if len(row) == 3] == FAULTS
+
+
+def test_every_named_file_is_there() -> None:
+    """What was moved is named by its new place."""
+    paths = {
+        path for row in parity_rows() for cell in row for path in re.findall(r"`((?:worker|tasks|tests)/[^`:]*)`", cell)
+    }
+
+    assert [path for path in sorted(paths) if not (REPOSITORY_DIR / path).exists()] == []
