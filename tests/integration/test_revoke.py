@@ -23,7 +23,7 @@ from tests.support.tar import File
 from tests.support.workers import Node
 from worker.settings import Settings
 
-pytestmark = [pytest.mark.root, pytest.mark.redis]
+pytestmark = [pytest.mark.root, pytest.mark.redis, pytest.mark.timeout(600)]
 
 QUEUE = Settings().queue_key
 
@@ -50,9 +50,9 @@ class Cluster:
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
         """Wait, and show the worker's log if it is in vain."""
         try:
-            wait_until(condition, what, seconds=30)
+            wait_until(condition, what, seconds=90)
         except TimeoutError:
-            pytest.fail(f"{what} never came:\n{self.node.log[-3000:]}")
+            pytest.fail(f"{what} never came:\n{self.node.log[-6000:]}")
 
     def revoke(self, result: AsyncResult, *, terminate: bool) -> None:
         """Revoke, and wait until the caller is told."""
