@@ -130,7 +130,7 @@ def test_what_is_not_due_is_not_in_any_consumers_hands(
     consume: Open, published: SimpleQueue, redis_client: redis.Redis
 ) -> None:
     """It waits in Redis, and is delivered when its time has come."""
-    due = datetime.now(UTC) + timedelta(seconds=1.5)
+    due = datetime.now(UTC) + timedelta(seconds=4)
     published.put("later", headers={"eta": due.isoformat()})
     queue = consume(timeout_seconds=2.0)
 
@@ -170,11 +170,11 @@ def test_a_consumer_that_is_busy_itself_keeps_its_message(
 ) -> None:
     """With Celery's pool solo nothing else runs in the process while a task does."""
     published.put("work")
-    busy, other = consume(timeout_seconds=1.0), consume()
+    busy, other = consume(timeout_seconds=4.0), consume()
     held = busy.get(timeout=SOON)
     busy.channel.ledger.beat_beside()
 
-    time.sleep(2.0)
+    time.sleep(4.5)
     beat(other)
 
     assert redis_client.llen(QUEUE) == 0
