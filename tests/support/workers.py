@@ -20,14 +20,16 @@ class Node:
 
     Attributes:
         name: As in `node=` and in the queue's name.
+        app: The Celery app it serves, as `celery --app` takes it.
         env: The `PROVISIONER_*` variables it runs with; change them before `start`.
         work_dir: Its WORK_DIR.
         store_dir: Its STORE_DIR.
         log_path: What all its processes print, over restarts.
     """
 
-    def __init__(self, name: str, directory: Path, *, redis_url: str, **env: str) -> None:
+    def __init__(self, name: str, directory: Path, *, redis_url: str, app: str = "worker", **env: str) -> None:
         self.name = name
+        self.app = app
         self.work_dir = directory / "work"
         self.store_dir = Path(env.get("PROVISIONER_STORE_DIR", directory / "store"))
         self.log_path = directory / "worker.log"
@@ -40,6 +42,8 @@ class Node:
         }
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
+        self._seen_bytes = 0
+        self._was_ready = False
 
     @property
     def pid(self) -> int:
@@ -60,25 +64,46 @@ class Node:
             RuntimeError: When it ends instead; with the end of its log.
             TimeoutError: When it does neither.
         """
+        self.launch(*options)
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        """Wait until it takes work; raises as `start` does."""
+        wait_until(self._is_ready_or_ended, f"start of node {self.name}", seconds=READY_SECONDS)
+
+    def launch(self, *options: str) -> None:
+        """Start the worker without waiting."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "celery", "--app", "worker", "worker", "--loglevel", "INFO"]
+        command = [sys.executable, "-m", "celery", "--app", self.app, "worker", "--loglevel", "INFO"]
         command += ["--hostname", f"{self.name}@%h", "--concurrency", "2", *options]
         with self.log_path.open("ab") as log:
-            seen_bytes = log.tell()
+            self._seen_bytes, self._was_ready = log.tell(), False
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, env=self._environment(), cwd=REPOSITORY_DIR, start_new_session=True
             )
-        wait_until(lambda: self._is_ready(seen_bytes), f"start of node {self.name}", seconds=READY_SECONDS)
 
     def _environment(self) -> Mapping[str, str]:
         others = {name: value for name, value in os.environ.items() if not name.startswith("PROVISIONER_")}
         return {**others, "PYTHONUNBUFFERED": "1", **self.env}
 
-    def _is_ready(self, seen_bytes: int) -> bool:
-        output = self.log_path.read_bytes()[seen_bytes:]
-        if self._process is None or self._process.poll() is not None:
-            raise RuntimeError(f"node {self.name} ended:\n{output.decode(errors='replace')[-4000:]}")
-        return b" ready." in output
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has said since its last start that it takes work."""
+        self._was_ready = self._was_ready or b" ready." in self._output()
+        return self._was_ready
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it does not run, be it that it ended by itself or was never started."""
+        return self._process is None or self._process.poll() is not None
+
+    def _is_ready_or_ended(self) -> bool:
+        if self.has_ended:
+            raise RuntimeError(f"node {self.name} ended:\n{self._output().decode(errors='replace')[-4000:]}")
+        return self.is_ready
+
+    def _output(self) -> bytes:
+        return self.log_path.read_bytes()[self._seen_bytes :]
 
     def stop(self) -> None:
         """Stop in good order, as an operator does: finish running tasks, then end. Nothing happens if it is stopped."""
@@ -100,13 +125,23 @@ class Node:
         """Let a paused node go on."""
         os.killpg(self.pid, signal.SIGCONT)
 
+    def tell(self, number: signal.Signals) -> None:
+        """Send the worker's main process a signal and do not wait for what it makes of it."""
+        os.kill(self.pid, number)
+
+    def pool_pids(self) -> list[int]:
+        """Return its children: the processes that run tasks."""
+        lists = Path(f"/proc/{self.pid}/task").glob("*/children")
+        return [int(pid) for each in lists for pid in each.read_text().split()]
+
     def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None
         if process is None:
             return
         try:
             # The parent alone gets SIGTERM: it tells its children when they may end.
-            (os.killpg if number == signal.SIGKILL else os.kill)(process.pid, number)
+            if process.poll() is None:
+                (os.killpg if number == signal.SIGKILL else os.kill)(process.pid, number)
             process.wait(timeout=60)
         finally:
             kill_group(process)

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two kinds of worker to compare, the scheduler that publishes to them, and the harm that is done to them."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis import RedisError
+
+from tests.integration.chaos.queue_ledger import Fault, Ledger, Sent
+from tests.integration.chaos.queue_tasks import LEDGER_VARIABLE, QUEUE, WORK
+from tests.support.redis_server import RedisServer, redis_server
+from tests.support.workers import Node
+
+VISIBILITY_SECONDS = 5
+LONG_SECONDS = VISIBILITY_SECONDS + 7.0
+"""Beyond the visibility timeout, within which stock Celery wants every task to end."""
+
+CONCURRENCY = 2
+_SHUTDOWN_SECONDS = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contestant:
+    """A kind of worker.
+
+    Attributes:
+        name: As tables show it.
+        app: Which Celery app its workers serve.
+        options: Of `celery worker`.
+    """
+
+    name: str
+    app: str
+    options: tuple[str, ...] = ()
+
+
+OURS = Contestant(name="provisioner", app="worker", options=("--include", "tests.integration.chaos.queue_tasks"))
+STOCK = Contestant(name="stock Celery", app="tests.integration.chaos.queue_stock")
+CONTESTANTS = (OURS, STOCK)
+
+
+class Member(Node):
+    """A worker of the fleet; what is done to it is written down before it is done.
+
+    Attributes:
+        is_paused: Whether it stands still.
+        gives_up_at: Until when it has time to end, having been told to; else None.
+    """
+
+    def __init__(self, name: str, directory: Path, *, contestant: Contestant, redis_url: str, ledger: Ledger) -> None:
+        env = {
+            LEDGER_VARIABLE: str(ledger.path),
+            "PROVISIONER_VISIBILITY_TIMEOUT_SECONDS": str(VISIBILITY_SECONDS),
+        }
+        super().__init__(name, directory, redis_url=redis_url, app=contestant.app, **env)
+        self.is_paused = False
+        self.gives_up_at: float | None = None
+        self._options = ("--concurrency", str(CONCURRENCY), *contestant.options)
+        self._ledger = ledger
+
+    def begin(self) -> None:
+        """Launch it; `is_ready` says when it takes work."""
+        self.is_paused, self.gives_up_at = False, None
+        self.launch(*self._options)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it takes work and nothing is being done to it."""
+        return not self.is_paused and self.gives_up_at is None and not self.has_ended and self.is_ready
+
+    def strike(self, kind: str, *, process: int | None = None, is_excuse: bool = True) -> Fault:
+        """Write down what is about to be done."""
+        now = time.monotonic()
+        fault = Fault(kind=kind, worker=self.pid, process=process, at=now, until=now, is_excuse=is_excuse)
+        self._ledger.faults.append(fault)
+        return fault
+
+    def crash(self, kind: str = "worker killed") -> None:
+        """Kill all its processes at once."""
+        self.strike(kind)
+        self.kill()
+
+    def crash_child(self, choose: Callable[[list[int]], int]) -> None:
+        """Kill one process of the pool."""
+        if pids := self.pool_pids():
+            pid = choose(pids)
+            self.strike("pool process killed", process=pid)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def freeze(self) -> Callable[[], None]:
+        """Stop all its processes; return what lets them go on, if they are still the same."""
+        fault, session = self.strike("worker paused"), self.pid
+        fault.until = float("inf")
+        self.is_paused = True
+        self.pause()
+
+        def thaw() -> None:
+            fault.until = time.monotonic()
+            if not self.has_ended and self.pid == session:
+                self.resume()
+                self.is_paused = False
+
+        return thaw
+
+    def end(self, number: signal.Signals) -> None:
+        """Tell it to end, within half a minute."""
+        self.strike(f"worker told to end ({number.name})", is_excuse=number is not signal.SIGTERM)
+        self.gives_up_at = time.monotonic() + _SHUTDOWN_SECONDS
+        self.tell(number)
+
+
+class Publisher:
+    """A scheduler of another code base: stock Celery, nothing of ours."""
+
+    def __init__(self, redis_url: str, ledger: Ledger) -> None:
+        # Bounded, so that a scheduler that waits for a dead Redis can be told to stop.
+        bounds = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0}
+        self._app = Celery("scheduler", broker=redis_url, broker_transport_options=bounds)
+        self._ledger = ledger
+        self._numbers = 0
+
+    def send(self, task: str = WORK, **keywords: Any) -> int:
+        """Publish until Celery says that it is published; return the task's number."""
+        self._numbers += 1
+        number, at = self._numbers, time.monotonic()
+        while not self._is_published(task, {"number": number, **keywords}, task_id=f"chaos-{number}"):
+            time.sleep(0.1)
+        self._ledger.sent[number] = Sent(number=number, at=at, until=time.monotonic())
+        return number
+
+    def _is_published(self, task: str, keywords: dict[str, Any], *, task_id: str) -> bool:
+        try:
+            self._app.send_task(task, kwargs=keywords, queue=QUEUE, task_id=task_id, ignore_result=True)
+        except (OperationalError, RedisError, OSError):
+            return False
+        return True
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self._app.close()
+
+
+class Stream:
+    """A publisher in a thread of its own, which keeps so many tasks waiting.
+
+    Attributes:
+        is_over: Set it, and no more tasks are published.
+    """
+
+    def __init__(self, publisher: Publisher, ledger: Ledger, *, waiting: int, choose: Callable[[], dict[str, Any]]) -> None:
+        self.is_over = threading.Event()
+        self._publisher = publisher
+        self._ledger = ledger
+        self._waiting = waiting
+        self._choose = choose
+        self._thread = threading.Thread(target=self._run)
+
+    def start(self) -> None:
+        """Begin to publish."""
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self.is_over.is_set():
+            if len(self._ledger.sent) - len(self._ledger.done) < self._waiting:
+                self._publisher.send(**self._choose())
+            else:
+                time.sleep(0.005)
+
+    def stop(self) -> None:
+        """Stop once what is being published is published."""
+        self.is_over.set()
+        self._thread.join()
+
+
+@dataclass(kw_only=True)
+class Site:
+    """Redis, ledger, scheduler and workers of one contestant.
+
+    Attributes:
+        contestant: Which kind its workers are.
+        directory: Its own.
+        server: Its Redis, which writes before it answers.
+        ledger: What happened.
+        publisher: The scheduler.
+        members: Its workers so far.
+    """
+
+    contestant: Contestant
+    directory: Path
+    server: RedisServer
+    ledger: Ledger
+    publisher: Publisher
+    members: list[Member]
+
+    def member(self, name: str, *, port: int | None = None) -> Member:
+        """Make a worker, not begun yet, on the site's Redis or what stands before it at `port`."""
+        url = self.server.url if port is None else f"redis://127.0.0.1:{port}/0"
+        made = Member(name, self.directory / name, contestant=self.contestant, redis_url=url, ledger=self.ledger)
+        self.members.append(made)
+        return made
+
+    def running(self, *names: str) -> list[Member]:
+        """Make workers and wait until they take work."""
+        made = [self.member(name) for name in names]
+        for each in made:
+            each.begin()
+        for each in made:
+            each.wait_until_ready()
+        return made
+
+
+@contextmanager
+def site(contestant: Contestant, directory: Path) -> Iterator[Site]:
+    """Set one up in an empty directory; in the end everything is killed."""
+    (directory / "redis").mkdir(parents=True)
+    ledger = Ledger(directory / "ledger")
+    with redis_server(directory / "redis", appendonly=True) as server:
+        publisher = Publisher(server.url, ledger)
+        members: list[Member] = []
+        try:
+            yield Site(
+                contestant=contestant,
+                directory=directory,
+                server=server,
+                ledger=ledger,
+                publisher=publisher,
+                members=members,
+            )
+        finally:
+            for each in members:
+                each.kill()
+            publisher.close()
+            ledger.close()
