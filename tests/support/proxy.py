@@ -31,6 +31,7 @@ class Proxy:
         self.requests = 0
         self._upstream_port = upstream_port
         self._sockets: set[socket.socket] = set()
+        self._dead: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -42,6 +43,11 @@ class Proxy:
         for connection in sockets:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+    def deaden(self) -> None:
+        """Pass nothing more over the connections now open and say so to nobody, as a firewall that forgot them does."""
+        with self._lock:
+            self._dead |= self._sockets
 
     def close(self) -> None:
         """Stop listening and cut everything."""
@@ -80,6 +86,7 @@ class Proxy:
         replies.join()
         with self._lock:
             self._sockets -= {client, server}
+            self._dead -= {client, server}
         client.close()
         server.close()
 
@@ -90,7 +97,7 @@ class Proxy:
                 if is_reply and self.bytes_per_second:
                     time.sleep(len(chunk) / self.bytes_per_second)
                 self.requests += not is_reply
-                if not (is_reply and self.drops_replies):
+                if not (is_reply and self.drops_replies) and source not in self._dead:
                     target.sendall(chunk)
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_RDWR)

@@ -15,6 +15,9 @@ from pathlib import Path
 LEAD_SECONDS = 15.0
 """How long before an execution a fault may have struck to excuse it: a paused worker holds messages it took before."""
 
+RECOVERED = frozenset({"worker killed", "worker paused", "paused worker killed", "pool process killed"})
+"""Faults that take tasks away from a worker for good, as far as others can tell."""
+
 TRAIL_SECONDS = 2.0
 """How long after an execution its acknowledgement may still have been under way."""
 
@@ -175,7 +178,7 @@ class Ledger:
         for each in self._all():
             by_worker[each.worker].append(each)
         for fault in self.faults:
-            for execution in by_worker[fault.worker or 0]:
+            for execution in by_worker[fault.worker or 0] if fault.kind in RECOVERED else ():
                 if fault.ends(execution):
                     later = [each.begun_at for each in self.executions[execution.number] if each.begun_at > fault.at]
                     if later:

@@ -125,9 +125,11 @@ class Storm:
 
     def _look_after(self, member: Member, now: float) -> None:
         if member.has_ended:
-            self.outcome.ended += member.gives_up_at is None
+            if member.gives_up_at is None:
+                self.outcome.ended += 1
+                member.strike("worker ended by itself")
             # Its children may have outlived it.
-            member.crash("worker ended by itself" if member.gives_up_at is None else "worker ended as told")
+            member.kill()
             member.begin()
         elif member.gives_up_at is not None and now > member.gives_up_at:
             self.outcome.hung += 1
