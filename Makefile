@@ -6,7 +6,8 @@
 #   make check             format, lint, types, imports
 #   make format            write the format that `check` wants
 #   make bench [BENCH=…]   tests/benchmarks: all of them, or those named (`BENCH="lock prune"`)
-#   make chaos             lock and verbs under fire, CHAOS_SECONDS=600 each; prints their ledgers
+#   make chaos             lock, verbs and queue under fire, CHAOS_SECONDS=600 each; prints their ledgers
+#   make chaos-queue       the queue alone, beside stock Celery's; ARGS="cases --only provisioner" and the like
 #   make clean             remove what these targets made
 #
 # The tools live in .venv, which is made when it is missing; `make PYTHON=…` says with which Python.
@@ -17,7 +18,7 @@ CHAOS_SECONDS ?= 600
 SOURCES := worker tasks tests
 BENCHMARKS := $(patsubst tests/benchmarks/%.py,%,$(filter-out %/__init__.py,$(wildcard tests/benchmarks/[a-z]*.py)))
 
-.PHONY: demo up test check format format-check lint types imports bench chaos packages clean
+.PHONY: demo up test check format format-check lint types imports bench chaos chaos-queue packages clean
 
 demo: $(INSTALLED)
 	$(BIN)/provisioner demo $(if $(IMAGE),--image '$(IMAGE)')
@@ -52,6 +53,10 @@ bench: $(INSTALLED) packages
 chaos: $(INSTALLED) packages
 	CHAOS_SECONDS=$(CHAOS_SECONDS) $(BIN)/pytest -s -o python_files='chaos_*.py' tests/integration $(ARGS)
 	$(BIN)/python -m tests.integration.chaos.verbs --seconds $(CHAOS_SECONDS)
+	$(BIN)/python -m tests.integration.chaos.queue --seconds $(CHAOS_SECONDS)
+
+chaos-queue: $(INSTALLED) packages
+	$(BIN)/python -m tests.integration.chaos.queue --seconds $(CHAOS_SECONDS) $(ARGS)
 
 packages:
 	.ci/setup packages

@@ -157,7 +157,9 @@ class Stream:
         is_over: Set it, and no more tasks are published.
     """
 
-    def __init__(self, publisher: Publisher, ledger: Ledger, *, waiting: int, choose: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, publisher: Publisher, ledger: Ledger, *, waiting: int, choose: Callable[[], dict[str, Any]]
+    ) -> None:
         self.is_over = threading.Event()
         self._publisher = publisher
         self._ledger = ledger
@@ -209,10 +211,11 @@ class Site:
         self.members.append(made)
         return made
 
-    def running(self, *names: str) -> list[Member]:
-        """Make workers and wait until they take work."""
+    def running(self, *names: str, **env: str) -> list[Member]:
+        """Make workers, with more in their environment, and wait until they take work."""
         made = [self.member(name) for name in names]
         for each in made:
+            each.env |= env
             each.begin()
         for each in made:
             each.wait_until_ready()

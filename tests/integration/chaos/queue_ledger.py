@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tasks noted, beside what was done to their workers, and what follows from both.
 
-A task that runs again although it was done is nobody's fault if its worker was killed, paused or cut off before it could
-say so: then the message is handed out again, and must be. Without such an excuse it is the queue's doing.
+A task that runs again although it was done is nobody's fault if its worker was killed, paused or cut off before it
+could say so: then the message is handed out again, and must be. Without such an excuse it is the queue's doing.
 """
 
 import statistics

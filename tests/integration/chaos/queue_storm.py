@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tests.integration.chaos.queue_fleet import LONG_SECONDS, VISIBILITY_SECONDS, Member, Site, Stream
@@ -57,12 +58,12 @@ class Storm:
         self._last_long_at = time.monotonic()
         self.outcome = Outcome(verdict=Verdict(published=0, done=0, lost=0))
         self._faults: dict[Callable[[], None], float] = {
-            self._kill: 4,
-            self._kill_child: 4,
-            self._freeze: 3,
-            self._freeze_and_kill: 3,
-            lambda: self._end(signal.SIGTERM): 2,
-            lambda: self._end(signal.SIGQUIT): 2,
+            partial(self._to_anybody, self._kill): 4,
+            partial(self._to_anybody, self._kill_child): 4,
+            partial(self._to_anybody, self._freeze): 3,
+            partial(self._to_anybody, self._freeze_and_kill): 3,
+            partial(self._to_anybody, lambda member: member.end(signal.SIGTERM)): 2,
+            partial(self._to_anybody, lambda member: member.end(signal.SIGQUIT)): 2,
             self._lose_replies: 3,
             self._delay: 2,
             self._kill_redis: 1.5,
@@ -91,7 +92,7 @@ class Storm:
         return self.outcome
 
     def _choose(self) -> dict[str, Any]:
-        """Return what the next task is like: most do nothing, some take a while or a retry, one now and then is long."""
+        """Return what the next task is like: most do nothing, some take a while or a retry, one now and then long."""
         if time.monotonic() - self._last_long_at > _LONG_EVERY_SECONDS:
             self._last_long_at = time.monotonic()
             return {"seconds": LONG_SECONDS}
@@ -141,32 +142,23 @@ class Storm:
 
     # Faults. Each needs somebody it can be done to, and is left out if there is nobody.
 
-    def _anybody(self) -> Iterator[Member]:
-        """Return one worker that is up, if there is one."""
+    def _to_anybody(self, harm: Callable[[Member], None]) -> None:
         up = [member for member in self._members if member.is_up]
         if up:
-            yield self._chance.choice(up)
+            harm(self._chance.choice(up))
 
-    def _kill(self) -> None:
-        for member in self._anybody():
-            self._replace(member, "worker killed")
+    def _kill(self, member: Member) -> None:
+        self._replace(member, "worker killed")
 
-    def _kill_child(self) -> None:
-        for member in self._anybody():
-            member.crash_child(self._chance.choice)
+    def _kill_child(self, member: Member) -> None:
+        member.crash_child(self._chance.choice)
 
-    def _freeze(self) -> None:
-        for member in self._anybody():
-            self._after(self._chance.uniform(0.5, 3 * VISIBILITY_SECONDS), member.freeze())
+    def _freeze(self, member: Member) -> None:
+        self._after(self._chance.uniform(0.5, 3 * VISIBILITY_SECONDS), member.freeze())
 
-    def _freeze_and_kill(self) -> None:
-        for member in self._anybody():
-            member.freeze()
-            self._after(self._chance.uniform(0.1, 1.0), lambda: self._replace(member, "paused worker killed"))
-
-    def _end(self, number: signal.Signals) -> None:
-        for member in self._anybody():
-            member.end(number)
+    def _freeze_and_kill(self, member: Member) -> None:
+        member.freeze()
+        self._after(self._chance.uniform(0.1, 1.0), lambda: self._replace(member, "paused worker killed"))
 
     def _lose_replies(self) -> None:
         if self._far.is_up and not self._proxy.drops_replies:
@@ -223,7 +215,7 @@ class Storm:
     def _calm(self) -> None:
         """Wait until all is done, or nothing has been for long."""
         ledger, done, quiet_at = self._site.ledger, -1, 0.0
-        while ledger.lost and time.monotonic() - quiet_at < _QUIET_SECONDS or done < 0:
+        while (ledger.lost and time.monotonic() - quiet_at < _QUIET_SECONDS) or done < 0:
             self._turn(time.monotonic())
             if len(ledger.done) > done:
                 done, quiet_at = len(ledger.done), time.monotonic()
