@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The queue beside stock Celery's: `python -m tests.benchmarks.queue`.
 
-Two workers of two processes each with the same configuration (late acknowledgement, one message at a time, events, results
-in Redis), one on our transport and one on kombu's, each with a redis-server of its own on loopback. They take turns: a
-scheduler that waits for one no-op after the other, then a thousand no-ops that are all there at once.
+Two workers of two processes each with the same configuration (late acknowledgement, one message at a time, events,
+results in Redis), one on our transport and one on kombu's, each with a redis-server of its own on loopback. They take
+turns: a scheduler that waits for one no-op after the other, then a thousand no-ops that are all there at once.
 """
 
 import argparse

@@ -3,7 +3,8 @@
 
 A stock Celery app publishes as a scheduler does; real workers (prefork, late acknowledgement, one message at a time)
 are killed, stopped, told to end and cut off, and so is their Redis: first at the worst moment, one kind of harm at a
-time, then at random. The book is kept in files outside of Redis. The exit status says whether ours lost or doubled anything.
+time, then at random. The book is kept in files outside of Redis. The exit status says whether ours lost or doubled
+anything.
 """
 
 import argparse
