@@ -16,6 +16,7 @@ class Proxy:
 
     Attributes:
         port: Of 127.0.0.1, where clients connect.
+        upstream_port: Of 127.0.0.1, where new connections lead.
         drops_replies: While true, what the server answers is thrown away; requests still reach it.
         refuses: While true, new connections are closed at once.
         delay_seconds: How long every chunk waits, both ways.
@@ -29,7 +30,7 @@ class Proxy:
         self.delay_seconds = 0.0
         self.bytes_per_second = 0
         self.requests = 0
-        self._upstream_port = upstream_port
+        self.upstream_port = upstream_port
         self._sockets: set[socket.socket] = set()
         self._dead: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -71,7 +72,7 @@ class Proxy:
             client.close()
             return
         try:
-            server = socket.create_connection(("127.0.0.1", self._upstream_port))
+            server = socket.create_connection(("127.0.0.1", self.upstream_port))
         except OSError:
             client.close()
             return

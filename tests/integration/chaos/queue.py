@@ -20,7 +20,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.integration.chaos.queue_cases import CASES, Case, Finding
+from tests.integration.chaos.queue_cases import CASES
+from tests.integration.chaos.queue_finding import Case, Finding
 from tests.integration.chaos.queue_fleet import CONCURRENCY, CONTESTANTS, OURS, VISIBILITY_SECONDS, Contestant, site
 from tests.integration.chaos.queue_ledger import spread
 from tests.integration.chaos.queue_storm import Outcome, storm

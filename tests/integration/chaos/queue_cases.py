@@ -3,38 +3,20 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 
-from tests.integration.chaos.queue_fleet import LONG_SECONDS, VISIBILITY_SECONDS, Member, Site
+from tests.integration.chaos.queue_failover import failover
+from tests.integration.chaos.queue_finding import Case, Finding, out_of
+from tests.integration.chaos.queue_fleet import LONG_SECONDS, PATIENCE_SECONDS, VISIBILITY_SECONDS, Member, Site
 from tests.integration.chaos.queue_ledger import Execution, spread
 from tests.integration.chaos.queue_tasks import POISON
 from tests.support.proxy import proxy_to
 
-_PATIENCE_SECONDS = 3.0 * VISIBILITY_SECONDS
 _DEAD_CONNECTION_SECONDS = 75.0
 _POISON_SECONDS = 15.0
 _DELIVERIES = 4
 RETAKEN_SECONDS = 5.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One line of a table.
-
-    Attributes:
-        what: What was looked at.
-        seen: What was seen.
-        is_good: Whether a queue that loses nothing would have shown the same.
-    """
-
-    what: str
-    seen: str
-    is_good: bool
-
-
-Case = Callable[[Site], Iterator[Finding]]
 
 
 def frozen_while_idle(site: Site, rounds: int = 3) -> Iterator[Finding]:
@@ -42,37 +24,39 @@ def frozen_while_idle(site: Site, rounds: int = 3) -> Iterator[Finding]:
     (idle,) = site.running("w0")
     lost = 0
     for number in range(rounds):
-        _idle()
+        site.idle()
         idle.freeze()
         task = site.publisher.send()
         time.sleep(0.3)
         idle.crash("paused worker killed")
         (idle,) = site.running(f"w{number + 1}")
-        lost += not _is_done(site, task)
-    yield Finding(what="idle worker stopped, task sent, worker killed: lost", seen=_of(lost, rounds), is_good=not lost)
+        lost += not site.is_done(task)
+    yield Finding(
+        what="idle worker stopped, task sent, worker killed: lost", seen=out_of(lost, rounds), is_good=not lost
+    )
 
 
 def cut_while_idle(site: Site, rounds: int = 3) -> Iterator[Finding]:
     """Lose the reply that brings a waiting worker its task, and the connection with it."""
     lost = 0
     with proxy_to(site.server.port) as proxy:
-        _far(site, proxy.port)
+        site.far(proxy.port)
         for _ in range(rounds):
-            _idle()
+            site.idle()
             proxy.drops_replies = True
             task = site.publisher.send()
             time.sleep(0.3)
             proxy.cut()
             proxy.drops_replies = False
-            lost += not _is_done(site, task)
-    yield Finding(what="reply with the task lost, connection cut: lost", seen=_of(lost, rounds), is_good=not lost)
+            lost += not site.is_done(task)
+    yield Finding(what="reply with the task lost, connection cut: lost", seen=out_of(lost, rounds), is_good=not lost)
 
 
 def long_task(site: Site) -> Iterator[Finding]:
     """Run a task for longer than the visibility timeout, with nothing done to anybody and somebody idle beside."""
     site.running("w1", "w2")
     task = site.publisher.send(seconds=LONG_SECONDS)
-    _is_done(site, task, seconds=LONG_SECONDS + _PATIENCE_SECONDS)
+    site.is_done(task, seconds=LONG_SECONDS + PATIENCE_SECONDS)
     # Copies of it, if there are any, begin before the first one ends.
     time.sleep(1)
     site.ledger.read()
@@ -88,16 +72,16 @@ def retaken(site: Site, rounds: int = 5) -> Iterator[Finding]:
         seconds = []
         for _ in range(rounds):
             task = site.publisher.send(seconds=1.0)
-            first = _begun(site, task)
-            member = _member(members, first)
+            first = site.begun(task)
+            member = _whose(members, first)
             struck_at = time.monotonic()
             harm(member)
-            again = _begun(site, task, times=2)
+            again = site.begun(task, times=2)
             seconds.append(again.begun_at - struck_at)
             if member.has_ended:
                 member.begin()
                 member.wait_until_ready()
-            _is_done(site, task)
+            site.is_done(task)
         is_good = max(seconds) < RETAKEN_SECONDS
         yield Finding(what=f"{what} killed: its task begins again after", seen=spread(seconds), is_good=is_good)
 
@@ -111,14 +95,14 @@ def returned(site: Site) -> Iterator[Finding]:
     """Stop a worker until its task is run by another, let it go on and finish, then kill that other one."""
     members = site.running("w1", "w2")
     task = site.publisher.send(seconds=6.0)
-    first = _member(members, _begun(site, task))
+    first = _whose(members, site.begun(task))
     thaw = first.freeze()
-    second = _member(members, _begun(site, task, times=2))
+    second = _whose(members, site.begun(task, times=2))
     thaw()
-    _is_done(site, task)
+    site.is_done(task)
     time.sleep(0.5)
     second.crash()
-    has_survived = _until(site, lambda: len(site.ledger.executions[task]) > 2)
+    has_survived = site.until(lambda: len(site.ledger.executions[task]) > 2)
     seen = "survived" if has_survived else "lost"
     yield Finding(what="paused worker returns, message is another's by now: it", seen=seen, is_good=has_survived)
 
@@ -128,15 +112,15 @@ def told_to_end(site: Site) -> Iterator[Finding]:
     members = site.running("w1", "w2")
     for number in (signal.SIGTERM, signal.SIGQUIT):
         tasks = [site.publisher.send(seconds=0.8) for _ in range(6)] + [site.publisher.send() for _ in range(300)]
-        _begun(site, tasks[3])
+        site.begun(tasks[3])
         members[0].end(number)
         started = time.monotonic()
-        has_ended = _until(site, lambda: members[0].has_ended, seconds=30)
+        has_ended = site.until(lambda: members[0].has_ended, seconds=30)
         seconds = time.monotonic() - started
         members[0].kill()
         members[0].begin()
         members[0].wait_until_ready()
-        _until(site, lambda tasks=tasks: site.ledger.done.issuperset(tasks))
+        site.until(lambda tasks=tasks: site.ledger.done.issuperset(tasks))
         time.sleep(0.5)
         site.ledger.read()
         lost = len(set(tasks) - site.ledger.done)
@@ -153,25 +137,25 @@ def refused(site: Site, rounds: int = 3) -> Iterator[Finding]:
     """Let Redis be unreachable for half a second while a task runs."""
     ended, seconds = 0, []
     with proxy_to(site.server.port) as proxy:
-        member = _far(site, proxy.port)
+        member = site.far(proxy.port)
         for _ in range(rounds):
-            _begun(site, site.publisher.send(seconds=1.5))
+            site.begun(site.publisher.send(seconds=1.5))
             proxy.refuses = True
             proxy.cut()
             time.sleep(0.5)
             proxy.refuses = False
             lifted_at = time.monotonic()
             task = site.publisher.send()
-            _until(site, lambda task=task: task in site.ledger.done or member.has_ended)
+            site.until(lambda task=task: task in site.ledger.done or member.has_ended)
             if member.has_ended:
                 ended += 1
                 member.kill()
                 member.begin()
                 member.wait_until_ready()
-            _is_done(site, task)
+            site.is_done(task)
             seconds.append(time.monotonic() - lifted_at)
-    yield Finding(what="Redis refuses for 0.5 s: worker ended by itself", seen=_of(ended, rounds), is_good=not ended)
-    is_good = max(seconds) < _PATIENCE_SECONDS
+    yield Finding(what="Redis refuses for 0.5 s: worker ended by itself", seen=out_of(ended, rounds), is_good=not ended)
+    is_good = max(seconds) < PATIENCE_SECONDS
     yield Finding(what="… and the next task is done after", seen=spread(seconds), is_good=is_good)
 
 
@@ -181,30 +165,30 @@ def redis_killed(site: Site, rounds: int = 3) -> Iterator[Finding]:
     seconds, tasks = [], []
     for _ in range(rounds):
         tasks += [site.publisher.send(seconds=0.3) for _ in range(12)]
-        _begun(site, tasks[-10])
+        site.begun(tasks[-10])
         site.server.kill()
         time.sleep(1)
         site.server.start()
         started_at = time.monotonic()
         tasks.append(site.publisher.send())
-        _is_done(site, tasks[-1])
+        site.is_done(tasks[-1])
         seconds.append(time.monotonic() - started_at)
-    _until(site, lambda: site.ledger.done.issuperset(tasks))
+    site.until(lambda: site.ledger.done.issuperset(tasks))
     lost = len(set(tasks) - site.ledger.done)
-    yield Finding(what="Redis killed and restarted amid work: lost", seen=_of(lost, len(tasks)), is_good=not lost)
+    yield Finding(what="Redis killed and restarted amid work: lost", seen=out_of(lost, len(tasks)), is_good=not lost)
     yield Finding(
-        what="… and the next task is done after", seen=spread(seconds), is_good=max(seconds) < _PATIENCE_SECONDS
+        what="… and the next task is done after", seen=spread(seconds), is_good=max(seconds) < PATIENCE_SECONDS
     )
 
 
 def dead_connection(site: Site) -> Iterator[Finding]:
     """Let a waiting worker's connections die without a sign, as behind a firewall that forgot them."""
     with proxy_to(site.server.port) as proxy:
-        _far(site, proxy.port)
-        _idle()
+        site.far(proxy.port)
+        site.idle()
         proxy.deaden()
         started = time.monotonic()
-        is_done = _is_done(site, site.publisher.send(), seconds=_DEAD_CONNECTION_SECONDS)
+        is_done = site.is_done(site.publisher.send(), seconds=_DEAD_CONNECTION_SECONDS)
         seconds = time.monotonic() - started
     seen = f"{seconds:.1f} s" if is_done else f"not within {_DEAD_CONNECTION_SECONDS:.0f} s"
     yield Finding(what="connections dead without a sign: the next task is done after", seen=seen, is_good=is_done)
@@ -214,11 +198,11 @@ def poisonous(site: Site) -> Iterator[Finding]:
     """Send a task that kills its process, whichever runs it."""
     site.running("w1", "w2", PROVISIONER_MAX_DELIVERIES=str(_DELIVERIES))
     poison = site.publisher.send(POISON)
-    _until(site, lambda: len(site.ledger.executions[poison]) > _DELIVERIES, seconds=_POISON_SECONDS)
+    site.until(lambda: len(site.ledger.executions[poison]) > _DELIVERIES, seconds=_POISON_SECONDS)
     killed = len(site.ledger.executions[poison])
     # It is not one of those that have to be done.
     del site.ledger.sent[poison]
-    is_done = _is_done(site, site.publisher.send())
+    is_done = site.is_done(site.publisher.send())
     is_over = killed <= _DELIVERIES
     seen = f"after {killed} processes" if is_over else "never"
     yield Finding(what=f"deadly task, limit {_DELIVERIES}: laid aside", seen=seen, is_good=is_over and is_done)
@@ -235,50 +219,9 @@ CASES: tuple[Case, ...] = (
     redis_killed,
     dead_connection,
     poisonous,
+    failover,
 )
 
 
-def _idle() -> None:
-    """Wait until a worker that has nothing to do surely waits for a task."""
-    time.sleep(1.5)
-
-
-def _far(site: Site, port: int) -> Member:
-    member = site.member("far", port=port)
-    member.begin()
-    member.wait_until_ready()
-    return member
-
-
-def _until(site: Site, is_so: Callable[[], bool], *, seconds: float = _PATIENCE_SECONDS) -> bool:
-    """Read the ledger until something is so; return false if it does not come to be in time."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        site.ledger.read()
-        if is_so():
-            return True
-        time.sleep(0.01)
-    return False
-
-
-def _is_done(site: Site, task: int, *, seconds: float = _PATIENCE_SECONDS) -> bool:
-    return _until(site, lambda: task in site.ledger.done, seconds=seconds)
-
-
-def _begun(site: Site, task: int, *, times: int = 1) -> Execution:
-    """Return the task's n-th execution once it has begun.
-
-    Raises:
-        TimeoutError: It does not.
-    """
-    if not _until(site, lambda: len(site.ledger.executions[task]) >= times, seconds=2 * _PATIENCE_SECONDS):
-        raise TimeoutError(f"task {task} has not begun {times} times")
-    return site.ledger.executions[task][times - 1]
-
-
-def _member(members: list[Member], execution: Execution) -> Member:
+def _whose(members: list[Member], execution: Execution) -> Member:
     return next(member for member in members if member.pid == execution.worker)
-
-
-def _of(count: int, all_of_them: int) -> str:
-    return f"{count} of {all_of_them}"

@@ -15,7 +15,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis import RedisError
 
-from tests.integration.chaos.queue_ledger import Fault, Ledger, Sent
+from tests.integration.chaos.queue_ledger import Execution, Fault, Ledger, Sent
 from tests.integration.chaos.queue_tasks import LEDGER_VARIABLE, QUEUE, WORK
 from tests.support.redis_server import RedisServer, redis_server
 from tests.support.workers import Node
@@ -23,6 +23,9 @@ from tests.support.workers import Node
 VISIBILITY_SECONDS = 5
 LONG_SECONDS = VISIBILITY_SECONDS + 7.0
 """Beyond the visibility timeout, within which stock Celery wants every task to end."""
+
+PATIENCE_SECONDS = 3.0 * VISIBILITY_SECONDS
+"""How long something is waited for that has to come."""
 
 CONCURRENCY = 2
 _SHUTDOWN_SECONDS = 30.0
@@ -220,6 +223,41 @@ class Site:
         for each in made:
             each.wait_until_ready()
         return made
+
+    def far(self, port: int) -> Member:
+        """Make a worker behind what stands before Redis at `port`, and wait until it takes work."""
+        made = self.member("far", port=port)
+        made.begin()
+        made.wait_until_ready()
+        return made
+
+    def idle(self) -> None:
+        """Wait until workers that have nothing to do surely wait for a task."""
+        time.sleep(1.5)
+
+    def until(self, is_so: Callable[[], bool], *, seconds: float = PATIENCE_SECONDS) -> bool:
+        """Read the ledger until something is so; return false if it does not come to be in time."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.ledger.read()
+            if is_so():
+                return True
+            time.sleep(0.01)
+        return False
+
+    def is_done(self, task: int, *, seconds: float = PATIENCE_SECONDS) -> bool:
+        """Wait for a task; return false if it is not done in time."""
+        return self.until(lambda: task in self.ledger.done, seconds=seconds)
+
+    def begun(self, task: int, *, times: int = 1) -> Execution:
+        """Return the task's n-th execution once it has begun.
+
+        Raises:
+            TimeoutError: It does not.
+        """
+        if not self.until(lambda: len(self.ledger.executions[task]) >= times, seconds=2 * PATIENCE_SECONDS):
+            raise TimeoutError(f"task {task} has not begun {times} times")
+        return self.ledger.executions[task][times - 1]
 
 
 @contextmanager
