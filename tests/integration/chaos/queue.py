@@ -9,6 +9,7 @@ anything.
 
 import argparse
 import os
+import random
 import sys
 import tempfile
 import time
@@ -21,11 +22,14 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.integration.chaos.queue_cases import CASES
+from tests.integration.chaos.queue_effects import run_effects
 from tests.integration.chaos.queue_finding import Case, Finding
 from tests.integration.chaos.queue_fleet import CONCURRENCY, CONTESTANTS, OURS, VISIBILITY_SECONDS, Contestant, site
 from tests.integration.chaos.queue_ledger import spread
 from tests.integration.chaos.queue_storm import Outcome, storm
+from tests.integration.chaos.queue_workload import Mixture
 
+_PARTS = ("cases", "storm", "effects")
 Findings = dict[str, Finding]
 Report = Callable[[str], None]
 
@@ -67,7 +71,8 @@ def run_storm(
     contestant: Contestant, directory: Path, *, seconds: float, most: int, seed: int, report: Report
 ) -> Outcome:
     """Let chance rage over one contestant."""
-    with site(contestant, directory) as place, storm(place, seed=seed, most=most) as made:
+    chance = random.Random(seed)
+    with site(contestant, directory) as place, storm(place, Mixture(chance), chance=chance, most=most) as made:
         return made.run(seconds, report=report)
 
 
@@ -75,6 +80,7 @@ _ROWS: Mapping[str, Callable[[Outcome], object]] = {
     "published": lambda each: each.verdict.published,
     "executions begun": lambda each: each.verdict.executions,
     "lost": lambda each: each.verdict.lost,
+    "failed": lambda each: each.verdict.failed,
     "begun more than once": lambda each: each.verdict.begun_twice,
     "done more than once": lambda each: each.verdict.done_twice,
     "… and no fault explains it": lambda each: each.verdict.done_twice_unexcused,
@@ -110,6 +116,7 @@ def violations(outcome: Outcome) -> list[str]:
     verdict = outcome.verdict
     counts = {
         "tasks lost": verdict.lost,
+        "tasks failed": verdict.failed,
         "tasks done more than once without a fault": verdict.done_twice_unexcused,
         "tasks in two processes without a fault": verdict.beside_unexcused,
         "workers ended by themselves": outcome.ended,
@@ -130,6 +137,8 @@ def main() -> int:
             found += _play_cases(arguments, directory / "cases", console)
         if "storm" in arguments.parts:
             found += _play_storm(arguments, directory / "storm", console)
+        if "effects" in arguments.parts:
+            found += _play_effects(arguments, directory / "effects", console)
     for each in found:
         console.print(f"[red]{OURS.name}: {each}")
     return 1 if found else 0
@@ -154,13 +163,23 @@ def _play_storm(arguments: argparse.Namespace, directory: Path, console: Console
     return violations(outcomes[OURS.name]) if OURS.name in outcomes else []
 
 
+def _play_effects(arguments: argparse.Namespace, directory: Path, console: Console) -> list[str]:
+    report = partial(_report, console, OURS)
+    outcome, orders, wrong = run_effects(directory, seconds=arguments.seconds, seed=arguments.seed, report=report)
+    console.print(storm_table({"provision and destroy": outcome}))
+    destroyed, repeated = len(orders.destroys), outcome.verdict.begun_twice
+    console.print(f"{len(orders.provisions)} containers, {destroyed} destroyed; {repeated} tasks begun more than once;")
+    console.print(f"rootfses, mounts, refs, layers too many, too few or not whole: {len(wrong)}")
+    return [*violations(outcome), *wrong]
+
+
 def _report(console: Console, contestant: Contestant, line: str) -> None:
     console.print(f"{time.strftime('%H:%M:%S')}  {contestant.name}: {line}", markup=False)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("parts", nargs="*", default=["cases", "storm"], help="cases, storm; both if none is named")
+    parser.add_argument("parts", nargs="*", metavar="part", help="cases, storm, effects; all if none is named")
     parser.add_argument("--seconds", type=float, default=float(os.environ.get("CHAOS_SECONDS", "300")))
     parser.add_argument("--tasks", type=int, default=50_000, help="published at most to each, at random")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10**9)
@@ -168,6 +187,7 @@ def _arguments() -> argparse.Namespace:
     names = {each.name: each for each in CONTESTANTS}
     parser.add_argument("--only", choices=names, help="leave the other out")
     arguments = parser.parse_args()
+    arguments.parts = arguments.parts or list(_PARTS)
     arguments.contestants = [names[arguments.only]] if arguments.only else list(CONTESTANTS)
     return arguments
 

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from celery import Celery
 from kombu.exceptions import OperationalError
 from redis import RedisError
 
 from tests.integration.chaos.queue_ledger import Execution, Fault, Ledger, Sent
-from tests.integration.chaos.queue_tasks import LEDGER_VARIABLE, QUEUE, WORK
+from tests.integration.chaos.queue_tasks import LEDGER_VARIABLE, QUEUE, WORK, task_id
 from tests.support.redis_server import RedisServer, redis_server
 from tests.support.workers import Node
 
@@ -63,6 +63,9 @@ class Member(Node):
         env = {
             LEDGER_VARIABLE: str(ledger.path),
             "PROVISIONER_VISIBILITY_TIMEOUT_SECONDS": str(VISIBILITY_SECONDS),
+            "PROVISIONER_RETRY_BASE_SECONDS": "0.2",
+            "PROVISIONER_RETRY_MAX_SECONDS": "2",
+            "PROVISIONER_MAX_RETRIES": "100",
         }
         super().__init__(name, directory, redis_url=redis_url, app=contestant.app, **env)
         self.is_paused = False
@@ -133,17 +136,25 @@ class Publisher:
         self._numbers = 0
 
     def send(self, task: str = WORK, **keywords: Any) -> int:
-        """Publish until Celery says that it is published; return the task's number."""
+        """Publish a task that keeps its own book; see `order`."""
+        return self._publish(task, lambda number: {"number": number, **keywords}, ignore_result=True)
+
+    def order(self, task: str, **keywords: Any) -> int:
+        """Publish until Celery says that it is published; return the task's number, which its id bears."""
+        return self._publish(task, lambda _: keywords, ignore_result=False)
+
+    def _publish(self, task: str, keywords: Callable[[int], dict[str, Any]], *, ignore_result: bool) -> int:
         self._numbers += 1
         number, at = self._numbers, time.monotonic()
-        while not self._is_published(task, {"number": number, **keywords}, task_id=f"chaos-{number}"):
+        options = {"kwargs": keywords(number), "task_id": task_id(number), "ignore_result": ignore_result}
+        while not self._is_published(task, options):
             time.sleep(0.1)
         self._ledger.sent[number] = Sent(number=number, at=at, until=time.monotonic())
         return number
 
-    def _is_published(self, task: str, keywords: dict[str, Any], *, task_id: str) -> bool:
+    def _is_published(self, task: str, options: dict[str, Any]) -> bool:
         try:
-            self._app.send_task(task, kwargs=keywords, queue=QUEUE, task_id=task_id, ignore_result=True)
+            self._app.send_task(task, queue=QUEUE, **options)
         except (OperationalError, RedisError, OSError):
             return False
         return True
@@ -153,21 +164,27 @@ class Publisher:
         self._app.close()
 
 
-class Stream:
-    """A publisher in a thread of its own, which keeps so many tasks waiting.
+class Workload(Protocol):
+    """What a scheduler wants.
 
     Attributes:
-        is_over: Set it, and no more tasks are published.
+        waiting: How many tasks it keeps published and not done.
     """
 
-    def __init__(
-        self, publisher: Publisher, ledger: Ledger, *, waiting: int, choose: Callable[[], dict[str, Any]]
-    ) -> None:
-        self.is_over = threading.Event()
+    waiting: int
+
+    def send(self, publisher: Publisher) -> None:
+        """Publish the next task."""
+
+
+class Stream:
+    """A publisher in a thread of its own, which keeps its workers busy."""
+
+    def __init__(self, publisher: Publisher, ledger: Ledger, workload: Workload) -> None:
         self._publisher = publisher
         self._ledger = ledger
-        self._waiting = waiting
-        self._choose = choose
+        self._workload = workload
+        self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
     def start(self) -> None:
@@ -175,15 +192,15 @@ class Stream:
         self._thread.start()
 
     def _run(self) -> None:
-        while not self.is_over.is_set():
-            if len(self._ledger.sent) - len(self._ledger.done) < self._waiting:
-                self._publisher.send(**self._choose())
+        while not self._is_over.is_set():
+            if len(self._ledger.lost) < self._workload.waiting:
+                self._workload.send(self._publisher)
             else:
                 time.sleep(0.005)
 
     def stop(self) -> None:
         """Stop once what is being published is published."""
-        self.is_over.set()
+        self._is_over.set()
         self._thread.join()
 
 

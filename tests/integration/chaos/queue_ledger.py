@@ -105,6 +105,7 @@ class Ledger:
         sent: By task.
         faults: In order.
         done: Tasks that were done at least once.
+        failed: Tasks that raised for good.
     """
 
     def __init__(self, path: Path) -> None:
@@ -114,6 +115,7 @@ class Ledger:
         self.sent: dict[int, Sent] = {}
         self.faults: list[Fault] = []
         self.done: set[int] = set()
+        self.failed: set[int] = set()
         self._file = path.open("rb")
         self._running: dict[tuple[int, int], Execution] = {}
 
@@ -138,15 +140,19 @@ class Ledger:
         execution.ended_at, execution.is_done = at, event == "done"
         if execution.is_done:
             self.done.add(number)
+        elif event == "failed":
+            self.failed.add(number)
 
     @property
     def lost(self) -> set[int]:
-        """Tasks that were published and are not done."""
-        return self.sent.keys() - self.done
+        """Tasks that were published and have come to no end."""
+        return self.sent.keys() - self.done - self.failed
 
     def verdict(self) -> "Verdict":
         """Judge everything read so far; nothing runs any more."""
-        verdict = Verdict(published=len(self.sent), done=len(self.done), lost=len(self.lost))
+        verdict = Verdict(
+            published=len(self.sent), done=len(self.done), lost=len(self.lost), failed=len(self.failed - self.done)
+        )
         for executions in self.executions.values():
             self._judge(executions, verdict)
         for kind, seconds in self._recoveries():
@@ -195,7 +201,8 @@ class Verdict:
     Attributes:
         published: Tasks that Celery told the scheduler were published.
         done: Tasks of them that ran to their end at least once.
-        lost: Tasks that never did.
+        lost: Tasks that came to no end.
+        failed: Tasks that raised for good.
         executions: Runs begun, those that were put off or interrupted included.
         begun_twice: Tasks that began more than once without having been put off.
         done_twice: Tasks that ran to their end more than once: a careless task's effect would be there twice.
@@ -208,6 +215,7 @@ class Verdict:
     published: int
     done: int
     lost: int
+    failed: int = 0
     executions: int = 0
     begun_twice: int = 0
     done_twice: int = 0

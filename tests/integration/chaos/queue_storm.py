@@ -9,16 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
-from tests.integration.chaos.queue_fleet import LONG_SECONDS, VISIBILITY_SECONDS, Member, Site, Stream
+from tests.integration.chaos.queue_fleet import LONG_SECONDS, VISIBILITY_SECONDS, Member, Site, Stream, Workload
 from tests.integration.chaos.queue_ledger import Fault, Verdict
 from tests.support.proxy import Proxy, proxy_to
 
-_WAITING = 300
-"""Tasks kept published and not done."""
-
-_LONG_EVERY_SECONDS = 8.0
 _QUIET_SECONDS = LONG_SECONDS + 3 * VISIBILITY_SECONDS
 """When nothing was done for so long, what is not done is lost."""
 
@@ -45,17 +40,19 @@ class Outcome:
 class Storm:
     """One run over one site."""
 
-    def __init__(self, site: Site, proxy: Proxy, *, seed: int, most: int, pace: float) -> None:
+    def __init__(
+        self, site: Site, proxy: Proxy, *, workload: Workload, chance: random.Random, most: int, pace: float
+    ) -> None:
         self._site = site
+        self._workload = workload
         self._proxy = proxy
-        self._chance = random.Random(seed)
+        self._chance = chance
         self._most = most
         self._pace = pace
         self._members = [site.member("w1"), site.member("w2"), site.member("far", port=proxy.port)]
         self._far = self._members[-1]
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._is_redis_up = True
-        self._last_long_at = time.monotonic()
         self.outcome = Outcome(verdict=Verdict(published=0, done=0, lost=0))
         self._faults: dict[Callable[[], None], float] = {
             partial(self._to_anybody, self._kill): 4,
@@ -77,7 +74,7 @@ class Storm:
             each.begin()
         for each in self._members:
             each.wait_until_ready()
-        stream = Stream(self._site.publisher, ledger, waiting=_WAITING, choose=self._choose)
+        stream = Stream(self._site.publisher, ledger, self._workload)
         started = time.monotonic()
         stream.start()
         try:
@@ -90,16 +87,6 @@ class Storm:
         self.outcome.verdict = ledger.verdict()
         self.outcome.faults = Counter(fault.kind for fault in ledger.faults)
         return self.outcome
-
-    def _choose(self) -> dict[str, Any]:
-        """Return what the next task is like: most do nothing, some take a while or a retry, one now and then long."""
-        if time.monotonic() - self._last_long_at > _LONG_EVERY_SECONDS:
-            self._last_long_at = time.monotonic()
-            return {"seconds": LONG_SECONDS}
-        die = self._chance.random()
-        if die < 0.005:
-            return {"seconds": self._chance.uniform(0.2, 1.0)}
-        return {"retries": 1} if die < 0.015 else {}
 
     def _rage(self, until: float, report: Callable[[str], None]) -> None:
         ledger = self._site.ledger
@@ -223,7 +210,9 @@ class Storm:
 
 
 @contextmanager
-def storm(site: Site, *, seed: int, most: int = 10**9, pace: float = 1.0) -> Iterator[Storm]:
+def storm(
+    site: Site, workload: Workload, *, chance: random.Random, most: int = 10**9, pace: float = 1.0
+) -> Iterator[Storm]:
     """Prepare one: `most` tasks at most, `pace` seconds between two faults on average."""
     with proxy_to(site.server.port) as proxy:
-        yield Storm(site, proxy, seed=seed, most=most, pace=pace)
+        yield Storm(site, proxy, workload=workload, chance=chance, most=most, pace=pace)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import shared_task
+from celery.signals import task_postrun, task_prerun
 
 LEDGER_VARIABLE = "CHAOS_LEDGER"
 WORK = "chaos.work"
@@ -38,6 +39,33 @@ def poison(*, number: int) -> None:
     """Note that it began, and take its process along."""
     note("begun", number)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+_ENDS = {"SUCCESS": "done", "FAILURE": "failed"}
+_ID_PREFIX = "chaos-"
+
+
+def task_id(number: int) -> str:
+    """Return the id under which a numbered task is published."""
+    return f"{_ID_PREFIX}{number}"
+
+
+@task_prerun.connect  # type: ignore[untyped-decorator]
+def note_begun(task_id: str, task: Any, **_: object) -> None:
+    """Keep the book of the project's own tasks, which know nothing of it."""
+    if _is_verb(task_id, task):
+        note("begun", int(task_id.removeprefix(_ID_PREFIX)))
+
+
+@task_postrun.connect  # type: ignore[untyped-decorator]
+def note_ended(task_id: str, task: Any, state: str | None, **_: object) -> None:
+    """Note how it ended; one that is retried, or sent on to another node, is put off."""
+    if _is_verb(task_id, task):
+        note(_ENDS.get(state or "", "put-off"), int(task_id.removeprefix(_ID_PREFIX)))
+
+
+def _is_verb(task_id: str, task: Any) -> bool:
+    return bool(task.name.startswith("provisioner.")) and task_id.startswith(_ID_PREFIX)
 
 
 def note(event: str, number: int) -> None:

@@ -228,21 +228,21 @@ class Storm:
         alive = self._scheduler.alive
         self._observers = {node: make_provisioner(settings) for node, settings in self._settings.items()}
         for node in self._observers.values():
-            _again(node.recover, {}, is_start=True)
+            again(node.recover, {}, is_start=True)
         self._check()
         for node in self._observers.values():
             mine = [container_id for container_id, info in alive.items() if info["node"] == node.node.name]
-            _again(node.recover, {"known_container_ids": mine}, is_start=True)
+            again(node.recover, {"known_container_ids": mine}, is_start=True)
         self._compare()
         for container_id, info in list(alive.items()):
-            _again(self._observers[info["node"]].destroy, {"container_id": container_id})
+            again(self._observers[info["node"]].destroy, {"container_id": container_id})
             del alive[container_id]
         self._compare()
 
     def _compare(self) -> None:
         alive = self._scheduler.alive
         for node in self._observers.values():
-            _again(node.prune, {})
+            again(node.prune, {})
         self._check()
         for name, node in self._observers.items():
             mine = {container_id: info for container_id, info in alive.items() if info["node"] == name}
@@ -251,7 +251,7 @@ class Storm:
             self.ledger.violations += [f"{name}: {finding}" for finding in surplus(node.node.store, sharing)]
 
 
-def _again(verb: Callable[..., object], keywords: Document, **more: object) -> None:
+def again(verb: Callable[..., object], keywords: Document, **more: object) -> None:
     """Retry what is transient, as a task does: Redis may still be in quarantine."""
     for attempt in range(20):
         try:

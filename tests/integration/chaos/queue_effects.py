@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The project's own tasks through the storm: whatever ran twice, its effect is there once.
+
+Real nodes, each with a store of its own, are sent provisions and destroys. When the storm is over, each container that
+was provisioned and not destroyed is on one node, whole; and there is nothing else, on any.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+
+from tests.integration.chaos.checks import broken, surplus, surplus_on
+from tests.integration.chaos.model import Model, make_model
+from tests.integration.chaos.queue_fleet import OURS, Member, Site, site
+from tests.integration.chaos.queue_storm import Outcome, storm
+from tests.integration.chaos.queue_tasks import task_id
+from tests.integration.chaos.queue_workload import Containers
+from tests.integration.chaos.verbs import again
+from tests.support.mounts import mounts_below, unmount
+from worker.provisioner import Provisioner
+from worker.runtime import make_provisioner
+from worker.settings import Settings
+
+Infos = dict[str, Mapping[str, Any]]
+
+
+def run_effects(
+    directory: Path, *, seconds: float, seed: int, report: Callable[[str], None]
+) -> tuple[Outcome, Containers, list[str]]:
+    """Return the ledger, the orders, and what is there too often, not at all, or not whole."""
+    chance = random.Random(seed)
+    directory.mkdir(parents=True)
+    model = make_model(directory / "layout", chance)
+    try:
+        with site(OURS, directory / "site") as place:
+            orders = Containers(images=list(model.images), ledger=place.ledger, chance=chance)
+            with storm(place, orders, chance=chance) as made:
+                outcome = made.run(seconds, report=report)
+            for member in place.members:
+                member.kill()
+            return outcome, orders, list(_wrong(place, model, _infos(place, orders)))
+    finally:
+        unmount(mounts_below(directory))
+
+
+def _infos(place: Site, orders: Containers) -> Infos:
+    """Return what was answered for the containers that must be there."""
+    with closing(Celery("results", backend=place.server.url)) as app:
+        done = {name: number for name, number in orders.alive.items() if number in place.ledger.done}
+        return {name: app.AsyncResult(task_id(number)).get(timeout=10) for name, number in done.items()}
+
+
+def _wrong(place: Site, model: Model, infos: Infos) -> Iterator[str]:
+    for member in place.members:
+        node = _observer(place, member)
+        mine = {name: info for name, info in infos.items() if info["node"] == member.name}
+        again(node.recover, {}, is_start=True)
+        again(node.prune, {})
+        for info in mine.values():
+            yield from broken(info, node.node.store, model)
+        yield from (f"{member.name}: {finding}" for finding in surplus_on(node, mine))
+        yield from (f"{member.name}: {finding}" for finding in surplus(node.node.store, mine.values()))
+
+
+def _observer(place: Site, member: Member) -> Provisioner:
+    return make_provisioner(
+        Settings(redis_url=place.server.url, node=member.name, work_dir=member.work_dir, store_dir=member.store_dir)
+    )
