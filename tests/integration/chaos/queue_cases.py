@@ -156,7 +156,7 @@ def refused(site: Site, rounds: int = 3) -> Iterator[Finding]:
             seconds.append(time.monotonic() - lifted_at)
     yield Finding(what="Redis refuses for 0.5 s: worker ended by itself", seen=out_of(ended, rounds), is_good=not ended)
     is_good = max(seconds) < PATIENCE_SECONDS
-    yield Finding(what="… and the next task is done after", seen=spread(seconds), is_good=is_good)
+    yield Finding(what="… the next task is done after", seen=spread(seconds), is_good=is_good)
 
 
 def redis_killed(site: Site, rounds: int = 3) -> Iterator[Finding]:
@@ -177,7 +177,7 @@ def redis_killed(site: Site, rounds: int = 3) -> Iterator[Finding]:
     lost = len(set(tasks) - site.ledger.done)
     yield Finding(what="Redis killed and restarted amid work: lost", seen=out_of(lost, len(tasks)), is_good=not lost)
     yield Finding(
-        what="… and the next task is done after", seen=spread(seconds), is_good=max(seconds) < PATIENCE_SECONDS
+        what="… started again, the next task is done after", seen=spread(seconds), is_good=max(seconds) < PATIENCE_SECONDS
     )
 
 
