@@ -177,7 +177,9 @@ def redis_killed(site: Site, rounds: int = 3) -> Iterator[Finding]:
     lost = len(set(tasks) - site.ledger.done)
     yield Finding(what="Redis killed and restarted amid work: lost", seen=out_of(lost, len(tasks)), is_good=not lost)
     yield Finding(
-        what="… started again, the next task is done after", seen=spread(seconds), is_good=max(seconds) < PATIENCE_SECONDS
+        what="… started again, the next task is done after",
+        seen=spread(seconds),
+        is_good=max(seconds) < PATIENCE_SECONDS,
     )
 
 
