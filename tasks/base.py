@@ -4,11 +4,14 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, NoReturn, TypeVar
 
 from celery import Task
+from celery.exceptions import Ignore, Reject, Retry
+from typing_extensions import override
 
 from worker.errors import InvalidArgument, PermanentError, ProvisionerError, TransientError
 from worker.provisioner import Elsewhere, Progress, Provisioner
@@ -70,6 +73,12 @@ class ProvisionerTask(Task):  # type: ignore[misc]  # Celery has no types
         signature = self.signature(kwargs=self.request.kwargs).set(queue=f"node.{node}")
         raise self.replace(signature)
 
+    @override
+    def on_replace(self, sig: Any) -> Any:
+        """Publish what takes this task's place."""
+        with given_back_if_unpublished():
+            return super().on_replace(sig)
+
     def _retry(self, error: TransientError) -> NoReturn:
         settings = process_settings()
         if self.request.retries >= settings.max_retries:
@@ -79,7 +88,8 @@ class ProvisionerTask(Task):  # type: ignore[misc]  # Celery has no types
             self.request.retries, base=settings.retry_base_seconds, longest=settings.retry_max_seconds, error=error
         )
         self.note_failure(self.request.kwargs, error, delay)
-        raise self.retry(exc=error, countdown=delay)
+        with given_back_if_unpublished():
+            raise self.retry(exc=error, countdown=delay)
 
     def note_failure(self, keywords: Mapping[str, Any], error: TransientError, delay: float) -> None:
         """Show a failure that will be retried; by default nowhere but in the task's state."""
@@ -101,6 +111,24 @@ class ProvisionerTask(Task):  # type: ignore[misc]  # Celery has no types
             self.update_state(task_id=task_id, state=PROGRESS, meta=asdict(progress))
 
         return report
+
+
+@contextmanager
+def given_back_if_unpublished() -> Iterator[None]:
+    """Give this task's message back to its queue when the message that shall follow it cannot be published.
+
+    Celery 5.7 takes a failed publication for the end of the task: `retry` rejects its message for good,
+    `replace` fails.
+
+    Raises:
+        Reject: The message goes back; the task runs again to the effect of once.
+    """
+    try:
+        yield
+    except (Ignore, Retry):
+        raise
+    except Exception as error:
+        raise Reject(error, requeue=True) from error
 
 
 def retry_delay(retries: int, *, base: float, longest: float, error: TransientError) -> float:

@@ -55,6 +55,11 @@ def make_config(settings: Settings) -> dict[str, Any]:
         "redis_socket_connect_timeout": settings.redis_timeout_seconds,
         "redis_socket_keepalive": True,
         "redis_backend_health_check_interval": 25,
+        # While Redis is away a state or an answer waits for it, about half an hour; otherwise Celery 5.7 takes the lost
+        # connection for the end of the task, acknowledges it unrun, and drops the answer of one that is done.
+        "result_backend_always_retry": True,
+        "result_backend_max_retries": 1000,
+        "result_backend_max_sleep_between_retries_ms": 2000,
         "broker_connection_retry_on_startup": True,
         # What everybody publishes to, and what only this node serves.
         "task_default_queue": PROVISION_QUEUE,

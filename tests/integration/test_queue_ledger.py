@@ -82,6 +82,24 @@ def test_a_paused_worker_excuses_that_its_task_is_run_beside_it(ledger: Ledger) 
     assert verdict.recoveries == {"worker paused": [5.0]}
 
 
+def test_a_paused_worker_that_puts_a_task_off_excuses_both_its_successors(ledger: Ledger) -> None:
+    """It publishes the task anew when it goes on, and so has done the one that took it over."""
+    write(
+        ledger,
+        f"begun 1 50 {WORKER} 101",
+        f"begun 1 56 {OTHER} 201",
+        f"put-off 1 57 {OTHER} 201",
+        f"put-off 1 60 {WORKER} 101",
+        "begun 1 61 300 301",
+        "done 1 62 300 301",
+        "begun 1 63 300 302",
+        "done 1 64 300 302",
+    )
+    ledger.faults.append(Fault(kind="worker paused", worker=WORKER, at=51.0, until=60.0))
+
+    assert ledger.verdict().done_twice_unexcused == 0
+
+
 def test_an_orderly_end_and_harm_to_others_excuse_nothing(ledger: Ledger) -> None:
     """A worker told to end finishes or hands back."""
     write(

@@ -172,8 +172,12 @@ class Ledger:
         verdict.beside_unexcused += any(not self._is_excused(pair) for pair in beside)
 
     def _is_excused(self, pair: Sequence[Execution]) -> bool:
-        """Tell whether a fault of either worker explains two runs, or that the scheduler may have sent two messages."""
-        if any(fault.strikes(execution) for fault in self.faults for execution in pair):
+        """Tell whether a fault explains two runs, or that the scheduler may have sent two messages.
+
+        A fault of whoever had the task until then: one that put it off has published it anew, and of two, both have.
+        """
+        had = [each for each in self.executions[pair[0].number] if each.begun_at <= pair[1].begun_at]
+        if any(fault.strikes(execution) for fault in self.faults for execution in had):
             return True
         sent = self.sent[pair[0].number]
         return any(fault.worker is None and fault.at <= sent.until and fault.until >= sent.at for fault in self.faults)

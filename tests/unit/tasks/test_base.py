@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from celery.exceptions import Ignore, Reject, Retry
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base import retry_delay
+from tasks.base import given_back_if_unpublished, retry_delay
 from tasks.rootfs import provision
 from tests.support.provisioners import provisioner, small_layout
 from worker.container_id import ContainerId
@@ -28,6 +29,22 @@ def test_a_delay_grows_is_bounded_and_honours_the_server(retries: int, asked: fl
 
     backoff = min(60.0, 2.0**retries)
     assert max(backoff / 2, asked or 0.0) <= delay <= max(backoff, asked or 0.0)
+
+
+@pytest.mark.parametrize("failure", [Reject(OSError("no connection"), requeue=False), OSError("no connection")])
+def test_a_message_whose_successor_cannot_be_published_goes_back(failure: Exception) -> None:
+    """Celery's `retry` rejects it for good, its `replace` lets the task fail."""
+    with pytest.raises(Reject) as raised, given_back_if_unpublished():
+        raise failure
+
+    assert raised.value.requeue
+
+
+@pytest.mark.parametrize("ending", [Ignore(), Retry()])
+def test_a_message_whose_successor_is_published_has_done_its_duty(ending: Exception) -> None:
+    """That is how Celery ends a task which is retried or replaced."""
+    with pytest.raises(type(ending)), given_back_if_unpublished():
+        raise ending
 
 
 @pytest.mark.root
