@@ -68,11 +68,19 @@ def _cell(finding: Finding | None) -> str:
 
 
 def run_storm(
-    contestant: Contestant, directory: Path, *, seconds: float, most: int, seed: int, report: Report
+    contestant: Contestant,
+    directory: Path,
+    *,
+    seconds: float,
+    report: Report,
+    seed: int,
+    most: int = 10**9,
+    pace: float = 1.0,
 ) -> Outcome:
-    """Let chance rage over one contestant."""
+    """Let chance rage over one contestant: `most` tasks at most, `pace` seconds between two faults on average."""
     chance = random.Random(seed)
-    with site(contestant, directory) as place, storm(place, Mixture(chance), chance=chance, most=most) as made:
+    workload = Mixture(chance)
+    with site(contestant, directory) as place, storm(place, workload, chance=chance, most=most, pace=pace) as made:
         return made.run(seconds, report=report)
 
 
@@ -154,7 +162,7 @@ def _play_cases(arguments: argparse.Namespace, directory: Path, console: Console
 
 
 def _play_storm(arguments: argparse.Namespace, directory: Path, console: Console) -> list[str]:
-    options = {"seconds": arguments.seconds, "most": arguments.tasks, "seed": arguments.seed}
+    options = {"seconds": arguments.seconds, "most": arguments.tasks, "seed": arguments.seed, "pace": arguments.pace}
     outcomes = {
         each.name: run_storm(each, directory / each.app, report=partial(_report, console, each), **options)
         for each in arguments.contestants
@@ -182,6 +190,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("parts", nargs="*", metavar="part", help="cases, storm, effects; all if none is named")
     parser.add_argument("--seconds", type=float, default=float(os.environ.get("CHAOS_SECONDS", "300")))
     parser.add_argument("--tasks", type=int, default=50_000, help="published at most to each, at random")
+    parser.add_argument("--pace", type=float, default=3.0, help="seconds between two random faults, on average")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10**9)
     parser.add_argument("--directory", type=Path, help="an empty one, which keeps all logs and ledgers")
     names = {each.name: each for each in CONTESTANTS}

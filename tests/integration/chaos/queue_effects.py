@@ -17,7 +17,6 @@ from tests.integration.chaos.checks import broken, surplus, surplus_on
 from tests.integration.chaos.model import Model, make_model
 from tests.integration.chaos.queue_fleet import OURS, Member, Site, site
 from tests.integration.chaos.queue_storm import Outcome, storm
-from tests.integration.chaos.queue_tasks import task_id
 from tests.integration.chaos.queue_workload import Containers
 from tests.integration.chaos.verbs import again
 from tests.support.mounts import mounts_below, unmount
@@ -36,8 +35,8 @@ def run_effects(
     directory.mkdir(parents=True)
     model = make_model(directory / "layout", chance)
     try:
-        with site(OURS, directory / "site") as place:
-            orders = Containers(images=list(model.images), ledger=place.ledger, chance=chance)
+        with site(OURS, directory / "site") as place, closing(Celery(backend=place.server.url)) as results:
+            orders = Containers(images=list(model.images), results=results, ledger=place.ledger, chance=chance)
             with storm(place, orders, chance=chance) as made:
                 outcome = made.run(seconds, report=report)
             for member in place.members:
@@ -49,9 +48,7 @@ def run_effects(
 
 def _infos(place: Site, orders: Containers) -> Infos:
     """Return what was answered for the containers that must be there."""
-    with closing(Celery("results", backend=place.server.url)) as app:
-        done = {name: number for name, number in orders.alive.items() if number in place.ledger.done}
-        return {name: app.AsyncResult(task_id(number)).get(timeout=10) for name, number in done.items()}
+    return {name: orders.answer(number) for name, number in orders.alive.items() if number in place.ledger.done}
 
 
 def _wrong(place: Site, model: Model, infos: Infos) -> Iterator[str]:

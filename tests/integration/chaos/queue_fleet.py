@@ -176,6 +176,9 @@ class Workload(Protocol):
     def send(self, publisher: Publisher) -> None:
         """Publish the next task."""
 
+    def is_answered(self, number: int) -> bool:
+        """Whether a task that noted no end has one all the same."""
+
 
 class Stream:
     """A publisher in a thread of its own, which keeps its workers busy."""

@@ -207,6 +207,7 @@ class Storm:
             if len(ledger.done) > done:
                 done, quiet_at = len(ledger.done), time.monotonic()
             time.sleep(0.05)
+        ledger.done |= {number for number in ledger.lost if self._workload.is_answered(number)}
 
 
 @contextmanager

@@ -3,11 +3,15 @@
 
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from celery import Celery
+
 from tests.integration.chaos.queue_fleet import LONG_SECONDS, Publisher
 from tests.integration.chaos.queue_ledger import Ledger
+from tests.integration.chaos.queue_tasks import task_id
 
 _LONG_EVERY_SECONDS = 8.0
 PROVISION = "provisioner.provision"
@@ -27,6 +31,10 @@ class Mixture:
         """Publish one of them."""
         publisher.send(**self._choose())
 
+    def is_answered(self, number: int) -> bool:  # noqa: ARG002 - the contract's signature
+        """No: a note is all these leave."""
+        return False
+
     def _choose(self) -> dict[str, Any]:
         if time.monotonic() - self._last_long_at > _LONG_EVERY_SECONDS:
             self._last_long_at = time.monotonic()
@@ -43,11 +51,13 @@ class Containers:
 
     Attributes:
         images: References to choose from.
+        results: An app that can read answers.
         provisions: The number of each container's provision.
         destroys: The number of its destroy, if one was sent.
     """
 
     images: list[str]
+    results: Celery
     ledger: Ledger
     chance: random.Random
     waiting: int = 12
@@ -62,6 +72,15 @@ class Containers:
         else:
             container_id, image = f"c{len(self.provisions)}", self.chance.choice(self.images)
             self.provisions[container_id] = publisher.order(PROVISION, container_id=container_id, image=image)
+
+    def is_answered(self, number: int) -> bool:
+        """Ask for its result: a process killed between storing it and noting the end is done, and Celery knows it."""
+        return bool(self.results.AsyncResult(task_id(number)).state == "SUCCESS")
+
+    def answer(self, number: int) -> Mapping[str, Any]:
+        """Return a task's result."""
+        answer: Mapping[str, Any] = self.results.AsyncResult(task_id(number)).get(timeout=10)
+        return answer
 
     def _there(self) -> list[str]:
         done = [container_id for container_id, number in self.provisions.items() if number in self.ledger.done]
