@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
+from celery.states import SUCCESS
 from typing_extensions import override
 
 from worker.errors import InvalidArgument, PermanentError, ProvisionerError, TransientError
@@ -36,6 +37,19 @@ class ProvisionerTask(Task):  # type: ignore[misc]  # Celery has no types
     max_retries = None
     # Celery shows 1,024 characters of a result, which an image with many layers fills before its rootfs is named.
     resultrepr_maxsize = 16_384
+
+    @override
+    def __call__(self, *args: object, **kwargs: object) -> Any:
+        """Answer as before what was answered before; one GET.
+
+        A task is delivered again when its worker died, or stood still, between storing the answer and acknowledging. To
+        act again would bring back a container that its scheduler has destroyed since.
+        """
+        if self.request.id and not self.request.ignore_result:
+            known = self.backend.get_task_meta(self.request.id, cache=False)
+            if known["status"] == SUCCESS:
+                return known["result"]
+        return super().__call__(*args, **kwargs)
 
     @property
     def provisioner(self) -> Provisioner:

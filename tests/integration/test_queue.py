@@ -12,9 +12,11 @@ import pytest
 import redis
 from celery.result import AsyncResult
 
+from tests.support.mounts import mounts_below
 from tests.support.ports import free_port, wait_until
+from tests.support.provisioners import small_layout
 from tests.support.redis_server import RedisServer
-from tests.support.schedulers import Scheduler
+from tests.support.schedulers import WAIT_SECONDS, Scheduler
 from tests.support.workers import Node
 from worker.settings import Settings
 
@@ -121,3 +123,22 @@ def _kill_pool(node: Node) -> None:
         for pid in each.read_text().split():
             with suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
+
+
+def test_a_provision_that_is_delivered_again_brings_no_destroyed_container_back(
+    node: Node, scheduler: Scheduler, tmp_path: Path
+) -> None:
+    """Its worker stood still before it acknowledged, say: the answer stays what it was, and nothing is mounted."""
+    keywords = {"container_id": "c1", "image": small_layout(tmp_path / "layout")}
+
+    def send() -> AsyncResult:
+        return scheduler.app.send_task("provisioner.provision", kwargs=keywords, queue="provision", task_id="once")
+
+    info = send().get(timeout=WAIT_SECONDS)
+    assert scheduler.call("destroy", container_id="c1") is True
+    again = send()
+    wait_until(lambda: node.log.count("provision[once] succeeded") == 2, "the second run", seconds=WAIT_SECONDS)
+
+    assert again.get(timeout=WAIT_SECONDS) == info
+    assert mounts_below(node.work_dir / "containers") == []
+    assert scheduler.call("destroy", container_id="c1") is False
