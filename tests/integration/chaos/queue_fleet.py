@@ -63,6 +63,7 @@ class Member(Node):
         env = {
             LEDGER_VARIABLE: str(ledger.path),
             "PROVISIONER_VISIBILITY_TIMEOUT_SECONDS": str(VISIBILITY_SECONDS),
+            "PROVISIONER_SHUTDOWN_SECONDS": str(_SHUTDOWN_SECONDS / 2),
             "PROVISIONER_RETRY_BASE_SECONDS": "0.2",
             "PROVISIONER_RETRY_MAX_SECONDS": "2",
             "PROVISIONER_MAX_RETRIES": "100",
