@@ -10,7 +10,7 @@ from tests.integration.chaos.queue_failover import failover
 from tests.integration.chaos.queue_finding import Case, Finding, out_of
 from tests.integration.chaos.queue_fleet import LONG_SECONDS, PATIENCE_SECONDS, VISIBILITY_SECONDS, Member, Site
 from tests.integration.chaos.queue_ledger import Execution, spread
-from tests.integration.chaos.queue_tasks import POISON
+from tests.integration.chaos.queue_names import POISON
 from tests.support.proxy import proxy_to
 
 _DEAD_CONNECTION_SECONDS = 75.0

@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 from redis import RedisError
 
 from tests.integration.chaos.queue_ledger import Execution, Fault, Ledger, Sent
-from tests.integration.chaos.queue_tasks import LEDGER_VARIABLE, QUEUE, WORK, task_id
+from tests.integration.chaos.queue_names import LEDGER_VARIABLE, QUEUE, WORK, task_id
 from tests.support.redis_server import RedisServer, redis_server
 from tests.support.workers import Node
 

@@ -7,7 +7,7 @@
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
-from tests.integration.chaos.queue_tasks import QUEUE
+from tests.integration.chaos.queue_names import QUEUE
 from worker.settings import process_settings
 
 _TIMEOUTS = {"socket_timeout": 5.0, "socket_connect_timeout": 5.0, "socket_keepalive": True}

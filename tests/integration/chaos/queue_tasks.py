@@ -15,10 +15,7 @@ from typing import Any
 from celery import shared_task
 from celery.signals import task_postrun, task_prerun
 
-LEDGER_VARIABLE = "CHAOS_LEDGER"
-WORK = "chaos.work"
-POISON = "chaos.poison"
-QUEUE = "provision"
+from tests.integration.chaos.queue_names import ID_PREFIX, LEDGER_VARIABLE, POISON, WORK
 
 _PUT_OFF_SECONDS = 0.5
 
@@ -42,30 +39,24 @@ def poison(*, number: int) -> None:
 
 
 _ENDS = {"SUCCESS": "done", "FAILURE": "failed"}
-_ID_PREFIX = "chaos-"
-
-
-def task_id(number: int) -> str:
-    """Return the id under which a numbered task is published."""
-    return f"{_ID_PREFIX}{number}"
 
 
 @task_prerun.connect  # type: ignore[untyped-decorator]
 def note_begun(task_id: str, task: Any, **_: object) -> None:
     """Keep the book of the project's own tasks, which know nothing of it."""
     if _is_verb(task_id, task):
-        note("begun", int(task_id.removeprefix(_ID_PREFIX)))
+        note("begun", int(task_id.removeprefix(ID_PREFIX)))
 
 
 @task_postrun.connect  # type: ignore[untyped-decorator]
 def note_ended(task_id: str, task: Any, state: str | None, **_: object) -> None:
     """Note how it ended; one that is retried, or sent on to another node, is put off."""
     if _is_verb(task_id, task):
-        note(_ENDS.get(state or "", "put-off"), int(task_id.removeprefix(_ID_PREFIX)))
+        note(_ENDS.get(state or "", "put-off"), int(task_id.removeprefix(ID_PREFIX)))
 
 
 def _is_verb(task_id: str, task: Any) -> bool:
-    return bool(task.name.startswith("provisioner.")) and task_id.startswith(_ID_PREFIX)
+    return bool(task.name.startswith("provisioner.")) and task_id.startswith(ID_PREFIX)
 
 
 def note(event: str, number: int) -> None:

@@ -11,7 +11,7 @@ from celery import Celery
 
 from tests.integration.chaos.queue_fleet import LONG_SECONDS, Publisher
 from tests.integration.chaos.queue_ledger import Ledger
-from tests.integration.chaos.queue_tasks import task_id
+from tests.integration.chaos.queue_names import task_id
 
 _LONG_EVERY_SECONDS = 8.0
 PROVISION = "provisioner.provision"
