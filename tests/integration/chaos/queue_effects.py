@@ -15,7 +15,7 @@ from celery import Celery
 
 from tests.integration.chaos.checks import broken, surplus, surplus_on
 from tests.integration.chaos.model import Model, make_model
-from tests.integration.chaos.queue_fleet import OURS, Member, Site, site
+from tests.integration.chaos.queue_fleet import LEASE_SECONDS, OURS, Member, Site, site
 from tests.integration.chaos.queue_storm import Outcome, storm
 from tests.integration.chaos.queue_workload import Containers
 from tests.integration.chaos.verbs import again
@@ -65,5 +65,11 @@ def _wrong(place: Site, model: Model, infos: Infos) -> Iterator[str]:
 
 def _observer(place: Site, member: Member) -> Provisioner:
     return make_provisioner(
-        Settings(redis_url=place.server.url, node=member.name, work_dir=member.work_dir, store_dir=member.store_dir)
+        Settings(
+            redis_url=place.server.url,
+            node=member.name,
+            work_dir=member.work_dir,
+            store_dir=member.store_dir,
+            lease_seconds=LEASE_SECONDS,
+        )
     )

@@ -27,6 +27,9 @@ LONG_SECONDS = VISIBILITY_SECONDS + 7.0
 PATIENCE_SECONDS = 3.0 * VISIBILITY_SECONDS
 """How long something is waited for that has to come."""
 
+LEASE_SECONDS = 3.0
+"""Of the cluster lock, which grants nothing exclusive for so long after its Redis came back."""
+
 CONCURRENCY = 2
 _SHUTDOWN_SECONDS = 30.0
 
@@ -64,6 +67,7 @@ class Member(Node):
             LEDGER_VARIABLE: str(ledger.path),
             "PROVISIONER_VISIBILITY_TIMEOUT_SECONDS": str(VISIBILITY_SECONDS),
             "PROVISIONER_SHUTDOWN_SECONDS": str(_SHUTDOWN_SECONDS / 2),
+            "PROVISIONER_LEASE_SECONDS": str(LEASE_SECONDS),
             "PROVISIONER_RETRY_BASE_SECONDS": "0.2",
             "PROVISIONER_RETRY_MAX_SECONDS": "2",
             "PROVISIONER_MAX_RETRIES": "100",
