@@ -24,14 +24,21 @@ def results_table(results: Sequence[Result], title: str) -> Table:
     return table
 
 
-def goals_table(results: Sequence[Result], goals: Mapping[str, float]) -> Table:
-    """Show our wall time as a part of the others', beside what it shall be at most."""
+def goals_table(results: Sequence[Result], goals: Mapping[str, float], *, is_goal: bool) -> Table:
+    """Show our wall time as a part of the others', beside what it shall be at most.
+
+    Args:
+        is_goal: Whether the goals are for this image; else the ratios stand without them.
+    """
     ours = [result for result in results if result.peer.is_ours]
-    table = Table("wall time of", *(f"{each.peer.name}, of it" for each in ours), "goal")
+    table = Table("wall time of", *(f"{each.peer.name}, of it" for each in ours), *(["goal"] if is_goal else []))
     for other in results:
         if (goal := goals.get(other.peer.name)) is not None:
             ratios = [median(each.wall_seconds) / median(other.wall_seconds) for each in ours]
-            table.add_row(other.peer.name, *(_verdict(ratio, goal) for ratio in ratios), f"<= {goal:g}")
+            if is_goal:
+                table.add_row(other.peer.name, *(_verdict(ratio, goal) for ratio in ratios), f"<= {goal:g}")
+            else:
+                table.add_row(other.peer.name, *(f"{ratio:.2f}" for ratio in ratios))
     return table
 
 
