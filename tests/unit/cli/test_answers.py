@@ -27,20 +27,21 @@ class Hand:
         self._cluster = cluster
         self._steps = steps
         self.taken: Taken | None = None
-        self._seen = threading.Semaphore(0)
+        self._seen = {state: threading.Event() for state, _ in steps}
         self._thread = threading.Thread(target=self._work)
         self._thread.start()
 
-    def on_status(self, _: TaskStatus) -> None:
-        """Let the next step come once this one may have been seen."""
-        self._seen.release()
+    def on_status(self, status: TaskStatus) -> None:
+        """Let the next step come once this one was seen."""
+        if status.state in self._seen:
+            self._seen[status.state].set()
 
     def _work(self) -> None:
         self.taken = take_task(self._cluster.client)
         for state, result in self._steps:
             self._cluster.app.backend.store_result(self.taken.task_id, result, state)
-            for _ in range(2 if state not in states.READY_STATES else 0):
-                self._seen.acquire(timeout=5)
+            if state not in states.READY_STATES:
+                self._seen[state].wait(timeout=20)
 
     def join(self) -> None:
         """Wait for the end of its work."""
