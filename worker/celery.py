@@ -46,7 +46,9 @@ def make_config(settings: Settings) -> dict[str, Any]:
             # How often the worker's loop gives its sign of life and looks for the dead.
             "unacked_restore_interval": settings.visibility_timeout_seconds / BEATS_PER_TIMEOUT,
             **timeouts,
+            **settings.sentinel_options,
         },
+        "result_backend_transport_options": settings.sentinel_options,
         # Keeps over a lost connection what Celery's would drop, or run twice.
         "worker_consumer": "tasks.consumer:Consumer",
         # The transport counts what still runs; Celery's guess on top of it would leave slots empty.

@@ -4,6 +4,7 @@
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
@@ -26,6 +27,7 @@ from worker.paths import StorePaths, WorkPaths
 from worker.provisioner import Provisioner
 from worker.pullers import make_pullers
 from worker.secrets import make_secrets
+from worker.sentinel import connect, is_sentinel
 from worker.settings import Settings
 from worker.store.image_mounts import ImageMounts
 from worker.store.store import Store
@@ -41,17 +43,23 @@ _QUIET_HEARTBEATS = 2
 def make_redis(
     settings: Settings, *, timeout_seconds: float | None = None, retries: int = _REDIS_RETRIES
 ) -> redis.Redis:
-    """Connect to Redis: text replies, no call without a bound, short retries because every script is idempotent."""
+    """Connect to Redis: text replies, no call without a bound, short retries because every script is idempotent.
+
+    With sentinels the client follows a failover; until there is a master its calls fail as if the server were away.
+    """
     timeout_seconds = timeout_seconds or settings.redis_timeout_seconds
-    return redis.Redis.from_url(
-        settings.redis_url,
-        decode_responses=True,
-        socket_timeout=timeout_seconds,
-        socket_connect_timeout=timeout_seconds,
-        socket_keepalive=True,
-        health_check_interval=30,
-        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries),
-    )
+    options: dict[str, Any] = {
+        "decode_responses": True,
+        "socket_timeout": timeout_seconds,
+        "socket_connect_timeout": timeout_seconds,
+        "socket_keepalive": True,
+        "health_check_interval": 30,
+        "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries),
+    }
+    url = settings.redis_url
+    if is_sentinel(url):
+        return connect(url, settings.sentinel_master, timeout_seconds=timeout_seconds, **options)
+    return redis.Redis.from_url(url, **options)
 
 
 def make_epoch(settings: Settings, client: redis.Redis) -> Epoch:

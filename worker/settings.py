@@ -10,27 +10,35 @@ import socket
 from functools import lru_cache
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, IPvAnyAddress, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.errors import InvalidArgument
+from worker.sentinel import SentinelUrl, celery_options, is_sentinel
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 PROVISION_QUEUE = "provision"
 """What schedulers publish to and every node serves."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}")
+_WITH_CREDENTIALS = {"PROVISIONER_REDIS_URL", "PROVISIONER_SECRETS_REDIS_URL", "PROVISIONER_HTTPS_PROXY"}
 _APPC_PREFIX = re.compile(r"(?:https?://[^\s?#@]*|file:///[^\0]*|/[^\0]*)")
 
 
 class Settings(BaseSettings):
     """What one node is told from outside. Units end the names."""
 
-    model_config = SettingsConfigDict(env_prefix="PROVISIONER_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="PROVISIONER_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Broker, results, lock and state: one Redis.")
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        description="Broker, results, lock and state: one Redis, redis://, rediss://, or sentinel://…;sentinel://….",
+    )
+    sentinel_master: str = Field(
+        "mymaster", min_length=1, description="The master's name, where the URL names sentinels."
+    )
     cluster: str = Field("default", description="Prefix of all keys: clusters of different names never meet.")
     node: str = Field(default_factory=socket.gethostname, description="This node's name; its queue is `node.<NODE>`.")
     work_dir: Path = Field(Path("/var/lib/provisioner/work"), description="Containers and their rootfses; per node.")
@@ -144,6 +152,15 @@ class Settings(BaseSettings):
     max_index_bytes: int = Field(GIB, ge=MIB, description="Memory for one layer's index, about 300 bytes an entry.")
     max_manifest_bytes: int = Field(4 * MIB, ge=1024, description="Bytes of a manifest, an index or a configuration.")
 
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, url: str) -> str:
+        if is_sentinel(url):
+            SentinelUrl.parse(url)
+        elif not url.startswith(("redis://", "rediss://")) or ";" in url:
+            raise ValueError("must begin with redis://, rediss:// or sentinel://, and only sentinels may be several")
+        return url
+
     @field_validator("cluster", "node")
     @classmethod
     def _check_name(cls, name: str) -> str:
@@ -186,6 +203,11 @@ class Settings(BaseSettings):
         return f"{{provisioner:{self.cluster}}}"
 
     @property
+    def sentinel_options(self) -> dict[str, Any]:
+        """What Celery's broker and results are told beside the URL, so that they find the master."""
+        return celery_options(self.redis_url, self.sentinel_master, timeout_seconds=self.redis_timeout_seconds)
+
+    @property
     def queue_key(self) -> str:
         """What the keys of the queue's records start with; the queues themselves are named by schedulers."""
         return f"{self.key_prefix}:queue"
@@ -207,7 +229,8 @@ def load_settings() -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         variable = "PROVISIONER_" + "_".join(str(part) for part in first["loc"]).upper()
-        raise InvalidArgument(argument=variable, value=str(first["input"]), reason=first["msg"]) from error
+        shown = "…" if variable in _WITH_CREDENTIALS else str(first["input"])
+        raise InvalidArgument(argument=variable, value=shown, reason=first["msg"]) from error
 
 
 def environment_secret(name: str) -> str | None:

@@ -16,8 +16,15 @@ class Scheduler:
         app: A plain Celery app on the same Redis.
     """
 
-    def __init__(self, redis_url: str) -> None:
+    def __init__(self, redis_url: str, *, master: str | None = None) -> None:
         self.app = Celery("scheduler", broker=redis_url, backend=redis_url)
+        if master is not None:
+            # All that the README asks of a scheduler whose Redis is behind Sentinel.
+            ask = {"socket_timeout": 1, "retry": None}
+            options = {"master_name": master, "socket_timeout": 5, "sentinel_kwargs": ask}
+            self.app.conf.update(
+                broker_transport_options=options, result_backend_transport_options=options, redis_socket_timeout=5
+            )
 
     def send(self, task: str, *, queue: str = "provision", **keywords: Any) -> AsyncResult:
         """Enqueue `provisioner.<task>`."""

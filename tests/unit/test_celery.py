@@ -28,6 +28,7 @@ _OPTIONS = {
     "result_backend_always_retry",
     "result_backend_max_retries",
     "result_backend_max_sleep_between_retries_ms",
+    "result_backend_transport_options",
     "result_expires",
     "result_extended",
     "result_serializer",

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings come from the environment, whole or not at all."""
 
+import traceback
+
 import pytest
 
 from worker.errors import InvalidArgument
@@ -16,6 +18,10 @@ from worker.settings import Settings, load_settings
         ("PROVISIONER_NODE", "a/b"),
         ("PROVISIONER_CLUSTER", ""),
         ("PROVISIONER_LEASE_SECONDS", "-1"),
+        ("PROVISIONER_REDIS_URL", "http://127.0.0.1:6379/0"),
+        ("PROVISIONER_REDIS_URL", "redis://a/0;redis://b/0"),
+        ("PROVISIONER_REDIS_URL", "sentinel://a:1/0;sentinel://b:1/1"),
+        ("PROVISIONER_SENTINEL_MASTER", ""),
     ],
 )
 def test_an_unusable_value_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
@@ -24,6 +30,16 @@ def test_an_unusable_value_is_named_by_its_variable(monkeypatch: pytest.MonkeyPa
 
     with pytest.raises(InvalidArgument, match=variable):
         load_settings()
+
+
+def test_a_url_that_is_refused_does_not_show_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in the sentence nor in what a traceback says beside it."""
+    monkeypatch.setenv("PROVISIONER_REDIS_URL", "sentinel://:hunter2@a:1/0;sentinel://b:1/0")
+
+    with pytest.raises(InvalidArgument, match="same user, password") as caught:
+        load_settings()
+
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_hosts_are_split_at_commas(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,12 +78,12 @@ def make_app(settings: Settings) -> Celery:
     }
     app = Celery("provisioner-cli", broker=settings.redis_url, backend=settings.redis_url, set_as_current=False)
     app.conf.update(
-        broker_transport_options=timeouts,
+        broker_transport_options=timeouts | settings.sentinel_options,
         redis_socket_timeout=settings.redis_timeout_seconds,
         redis_socket_connect_timeout=settings.redis_timeout_seconds,
         redis_socket_keepalive=True,
         # By default a sender tries for 20 s to hear of results from a server that is not there.
-        result_backend_transport_options={"retry_policy": _SEND_RETRIES},
+        result_backend_transport_options={"retry_policy": _SEND_RETRIES, **settings.sentinel_options},
         task_publish_retry_policy=_SEND_RETRIES,
         task_serializer="json",
         result_serializer="json",

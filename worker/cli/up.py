@@ -24,6 +24,7 @@ from worker.embedded import LOOPBACK, EmbeddedServer, embedded_server, free_port
 from worker.errors import InvalidArgument, StateUnavailable
 from worker.linux import durable
 from worker.linux.mountinfo import mounts_at_or_below
+from worker.sentinel import is_sentinel
 from worker.settings import Settings
 
 FLOWER_COLUMNS = "name,state,kwargs,result,runtime,worker,received,retries,exception,uuid"
@@ -182,9 +183,9 @@ def _address_of(url: str) -> tuple[int, str | None]:
     parts = urlsplit(url)
     if parts.scheme != "redis" or parts.hostname not in {LOOPBACK, "localhost"} or parts.path not in {"", "/", "/0"}:
         reason = f"an embedded server can only be redis://{LOOPBACK}:<port>/0"
-        raise InvalidArgument(
-            argument="PROVISIONER_REDIS_URL", value=parts._replace(netloc="…").geturl(), reason=reason
-        )
+        # What follows may be further sentinels, with the password.
+        shown = f"{parts.scheme}://…" if is_sentinel(url) else parts._replace(netloc="…").geturl()
+        raise InvalidArgument(argument="PROVISIONER_REDIS_URL", value=shown, reason=reason)
     return parts.port or _REDIS_PORT, parts.password
 
 

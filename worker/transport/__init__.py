@@ -4,6 +4,7 @@
 Schedulers publish with stock Celery: a queue is the list that kombu pushes to. What differs is how a worker consumes::
 
     channel   the transport, a subclass of kombu's           waits    one connection per queue, on which BLMOVE waits
+    sentinel  the same where Sentinel names the master
     ledger    what this process has and has not settled      scripts  the transitions, `worker/lua/queue_*.lua`
     due       when a message wants to be delivered           letters  messages that were laid aside
 
@@ -20,16 +21,19 @@ A task may still run twice: when its worker was taken for dead and was not, or c
 import kombu.transport
 
 from worker.transport.channel import Transport, disconnect, leave
+from worker.transport.sentinel import SentinelTransport
 
-__all__ = ["Transport", "disconnect", "leave", "select"]
+__all__ = ["SentinelTransport", "Transport", "disconnect", "leave", "select"]
+
+_TRANSPORTS = {"redis": Transport, "rediss": Transport, "sentinel": SentinelTransport}
 
 
 def select() -> None:
-    """Make `redis://` and `rediss://` mean this transport, in this process.
+    """Make `redis://`, `rediss://` and `sentinel://` mean this transport, in this process.
 
     In kombu's own table, and not by Celery's option `broker_transport`, which would change the URL that the broker is
     shown by: Flower looks for the scheme in it, and `celery inspect stats` and logs are read by people.
     """
-    for scheme in ("redis", "rediss"):
-        kombu.transport.TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__name__}"
+    for scheme, transport in _TRANSPORTS.items():
+        kombu.transport.TRANSPORT_ALIASES[scheme] = f"{__name__}:{transport.__name__}"
         kombu.transport._transport_cache.pop(scheme, None)  # noqa: SLF001 - else an earlier answer stays

@@ -81,7 +81,9 @@ class Channel(stock.Channel):  # type: ignore[misc]
     @cached_property
     def ledger(self) -> Ledger:
         """The process's ledger for this server; the first channel makes it, with connections of its own."""
-        key = (os.getpid(), self.connection.client.as_uri(), f"{self.queue_key} {self.consumer_name}")
+        # Of several sentinels kombu's URL is the one whose turn it is: another one after each lost connection.
+        server = ";".join(self.connection.client.alt) or self.connection.client.as_uri()
+        key = (os.getpid(), server, f"{self.queue_key} {self.consumer_name}")
         if key not in _ledgers:
             scripts = QueueScripts(redis.Redis(connection_pool=self._get_pool()), self.queue_key)
             options = {"timeout_seconds": self.visibility_timeout, "max_deliveries": self.max_deliveries}

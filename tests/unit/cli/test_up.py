@@ -37,7 +37,13 @@ def test_flower_shows_what_was_asked_and_what_was_answered() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://redis.example.com:6379/0", "rediss://127.0.0.1:6379/0", "redis://127.0.0.1:6379/3"]
+    "url",
+    [
+        "redis://:hunter2@redis.example.com:6379/0",
+        "rediss://127.0.0.1:6379/0",
+        "redis://127.0.0.1:6379/3",
+        "sentinel://:hunter2@127.0.0.1:1/0;sentinel://:hunter2@127.0.0.1:2/0",
+    ],
 )
 def test_the_embedded_server_is_refused_where_it_could_not_be(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
@@ -49,4 +55,5 @@ def test_the_embedded_server_is_refused_where_it_could_not_be(
 
     assert shell.code == 2
     assert "PROVISIONER_REDIS_URL" in shell.err
+    assert "hunter2" not in shell.err
     assert not (tmp_path / "var").exists()

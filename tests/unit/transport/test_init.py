@@ -9,16 +9,18 @@ from collections.abc import Callable
 from hashlib import sha256
 
 import pytest
+from celery.backends.redis import SentinelBackend
 from celery.concurrency.asynpool import AsynPool
 from celery.worker.consumer import Consumer
 from kombu.transport import redis as stock
 from kombu.transport import virtual
 
 from tasks.consumer import Consumer as OurConsumer
-from worker.transport import Transport
+from worker.transport import SentinelTransport, Transport
 from worker.transport.channel import Channel
 from worker.transport.poller import Poller
 from worker.transport.qos import QoS
+from worker.transport.sentinel import SentinelChannel
 
 # When one of these fails: read what changed in kombu or Celery, see whether the override and its reason still hold, and
 # only then write the new digest. First what is overridden, then what is called or relied on.
@@ -49,6 +51,14 @@ _READ = {
     stock.Channel._create_client: "dae92bc4075d",
     stock.Channel._on_connection_disconnect: "9eab3394f78b",
     stock.Channel.close: "101e9b9cdad4",
+    stock.Channel._connparams: "e9a4295085a8",
+    stock.Channel._disconnect_pools: "db50da048a22",
+    stock.SentinelChannel.__init__: "d9fde0a9c550",
+    stock.SentinelChannel._get_pool: "6abc6e5c81e1",
+    stock.SentinelChannel._sentinel_managed_pool: "bde54a2d6e93",
+    SentinelBackend._get_sentinel_instance: "2856638a7bfa",
+    SentinelBackend._get_pool: "eba0a0422c5a",
+    SentinelBackend._params_from_url: "8a087ec5d320",
     stock.QoS.append: "35c655f6ecc6",
     stock.QoS.ack: "1bc15a4ddf54",
     stock.QoS.reject: "747a02434344",
@@ -88,6 +98,8 @@ def test_what_was_read_is_what_is_installed(function: Callable[..., object]) -> 
     [
         (Transport, stock.Transport),
         (Channel, stock.Channel),
+        (SentinelTransport, stock.SentinelTransport),
+        (SentinelChannel, stock.SentinelChannel),
         (QoS, stock.QoS),
         (Poller, stock.MultiChannelPoller),
         (OurConsumer, Consumer),
@@ -108,10 +120,12 @@ import worker.celery, kombu
 from worker.transport import select
 before = type(kombu.Connection("redis://h/0").transport).__module__
 select()
-after = [type(kombu.Connection(url).transport).__module__ for url in ("redis://h/0", "rediss://h/0")]
+urls = "redis://h/0", "rediss://h/0", "sentinel://h/0;sentinel://i/0"
+after = [type(kombu.Connection(url).transport).__module__ for url in urls]
 print(json.dumps([before, after, kombu.Connection("redis://h:1/0").as_uri()]))
 """
     made = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
 
     ours = "worker.transport.channel"
-    assert json.loads(made.stdout) == ["kombu.transport.redis", [ours, ours], "redis://:**@h:1/0"]
+    theirs = "kombu.transport.redis"
+    assert json.loads(made.stdout) == [theirs, [ours, ours, "worker.transport.sentinel"], "redis://:**@h:1/0"]
