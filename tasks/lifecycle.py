@@ -12,12 +12,14 @@ from typing import Any
 
 from celery import bootsteps
 from celery.signals import celeryd_after_setup, celeryd_init
+from kombu.exceptions import OperationalError
 
 import worker
 from tasks.presence import starting
 from tasks.recovery import recover_node
 from worker.celery import app
 from worker.errors import PermanentError, TransientError
+from worker.linux.flock import try_lock
 from worker.nodes import NodeView
 from worker.paths import WorkPaths
 from worker.runtime import process_nodes, process_provisioner
@@ -27,6 +29,7 @@ from worker.transport import select
 _log = logging.getLogger(__name__)
 _LONGEST_PAUSE_SECONDS = 10.0
 _MISSED_HEARTBEATS = 3
+_ASK_AGAIN_SECONDS = 30.0
 
 
 @celeryd_init.connect  # type: ignore[untyped-decorator]
@@ -100,12 +103,29 @@ def beat(settings: Settings) -> None:
         is_recovered = process_nodes(settings).heartbeat(
             _view(settings), ttl_seconds=settings.heartbeat_seconds * _MISSED_HEARTBEATS
         )
-    except TransientError as error:
+        if not is_recovered:
+            _ask_to_recover(settings)
+    except (TransientError, OSError, OperationalError) as error:
         _log.warning("heartbeat of node %s: %s", settings.node, error)
+
+
+_asked: dict[str, float] = {}
+"""When a recover was asked for, on the monotonic clock, by mark of the epoch: another epoch may have lost the task."""
+
+
+def _ask_to_recover(settings: Settings) -> None:
+    """Publish a recover of this node, unless one runs or was asked for a short while ago: it takes the mark off."""
+    node, now = process_provisioner(settings).node, time.monotonic()
+    epoch, running = node.epoch.join().mark, try_lock(node.work.recovery_lock_path, exclusive=True)
+    if running is None:
         return
-    if not is_recovered:
-        _log.warning("Redis does not know node %s as recovered: its state is rebuilt from disk", settings.node)
-        app.send_task("provisioner.recover", kwargs={"node": settings.node}, queue=settings.node_queue)
+    running.release()
+    if now - _asked.get(epoch, -_ASK_AGAIN_SECONDS) < _ASK_AGAIN_SECONDS:
+        return
+    _log.warning("Redis does not know node %s as recovered: its state is rebuilt from disk", settings.node)
+    app.send_task("provisioner.recover", kwargs={"node": settings.node}, queue=settings.node_queue)
+    _asked.clear()
+    _asked[epoch] = now
 
 
 def _view(settings: Settings) -> NodeView:

@@ -2,10 +2,14 @@
 """Has work that its task left behind taken up again: see `worker.verbs.orphans`. Runs in the worker's main process."""
 
 import logging
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from celery import bootsteps
+from typing_extensions import override
 
+from tasks.rootfs import ProvisionTask
 from worker.celery import app
 from worker.errors import TransientError
 from worker.runtime import process_provisioner
@@ -14,6 +18,26 @@ from worker.settings import Settings, process_settings
 _log = logging.getLogger(__name__)
 _LOOKS = 4
 """Times that the reconciler looks in the time after which it acts."""
+
+
+class TakeUpTask(ProvisionTask):
+    """Shows failed attempts at a provision, and undoes the last one, as the task does that began it."""
+
+    @override
+    def note_failure(self, keywords: Mapping[str, Any], error: TransientError, delay: float) -> None:
+        if keywords["verb"] == "provision":
+            super().note_failure(keywords["keywords"], error, delay)
+
+    @override
+    def give_up(self, keywords: Mapping[str, Any]) -> None:
+        if keywords["verb"] == "provision":
+            super().give_up(keywords["keywords"])
+
+
+@app.task(bind=True, base=TakeUpTask, name="provisioner.take_up", ignore_result=True)  # type: ignore[untyped-decorator]
+def take_up(self: TakeUpTask, **keywords: object) -> None:
+    """Finish or undo what nobody works on; internal to this module."""
+    self.run_here_or_forward(lambda node: node.take_up(keywords, on_progress=self.reporter()))
 
 
 class Reconciler(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
@@ -45,7 +69,7 @@ def reconcile(settings: Settings) -> None:
         orphans = process_provisioner(settings).claim_orphans(quiet_seconds=settings.reconcile_seconds)
         for orphan in orphans:
             _log.warning("nobody works on it: %s %s is asked for again", orphan.verb, orphan.keywords)
-            app.send_task(f"provisioner.{orphan.verb}", kwargs=orphan.keywords, queue=settings.node_queue)
+            take_up.apply_async(kwargs=asdict(orphan), queue=settings.node_queue)
     except (TransientError, *app.connection_for_write().recoverable_connection_errors) as error:
         _log.warning("the reconciler of node %s: %s", settings.node, error)
 

@@ -8,6 +8,7 @@ from tasks.base import ProvisionerTask
 from tasks.fanout import run_on
 from worker.celery import app
 from worker.errors import StateUnavailable
+from worker.linux.flock import locked
 from worker.provisioner import Elsewhere, Provisioner
 from worker.requests import RecoverRequest
 from worker.runtime import process_nodes
@@ -35,8 +36,11 @@ def recover_node(
     nodes, name = process_nodes(process_settings()), provisioner.node.name
     if keywords.get("node") not in (None, name):
         return Elsewhere(node=str(keywords["node"]))
-    token = nodes.begin_recovery(name)
-    answer = provisioner.recover(keywords, is_start=is_start)
-    if not nodes.mark_recovered(name, token=token):
+    # One after the other: each takes the mark off, and the last one would never come to its end.
+    with locked(provisioner.node.work.recovery_lock_path, exclusive=True):
+        token = nodes.begin_recovery(name)
+        answer = provisioner.recover(keywords, is_start=is_start)
+        is_marked = nodes.mark_recovered(name, token=token)
+    if not is_marked:
         raise StateUnavailable(reason="it lost its data during the recovery, or another recovery began")
     return answer

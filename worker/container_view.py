@@ -75,11 +75,13 @@ class DestroyOutcome:
         kind: UNKNOWN: Redis lost data, and the node that has the container may have yet to show it.
         order: MARKED: what to destroy, every child before its parent, the container itself last.
         node: ELSEWHERE: the node that has the container or its root ancestor.
+        epoch: MARKED, ABSENT: mark of the epoch; once there is another one, Redis may have lost the mark.
     """
 
     kind: DestroyKind
     order: tuple[ContainerId, ...] = ()
     node: str = ""
+    epoch: str = ""
 
 
 class RestoreKind(StrEnum):

@@ -85,7 +85,15 @@ class Containers:
 
     @redis_errors()
     def begin_provision(  # noqa: PLR0913 - the fields of one hash, by keyword
-        self, container_id: ContainerId, *, name: str, image: str, node: str, request: str, is_shown: bool = False
+        self,
+        container_id: ContainerId,
+        *,
+        name: str,
+        image: str,
+        node: str,
+        request: str,
+        only: str = "",
+        is_shown: bool = False,
     ) -> BeginOutcome:
         """Make the rootfs `name` pending, unless it is there or cannot be.
 
@@ -95,9 +103,10 @@ class Containers:
         Args:
             image: Normalised reference.
             request: All the caller asked for, opaque; kept with the pending name for whoever takes the work up again.
+            only: Generation in which the name has to be pending already, else the answer is DESTROYING; "" for any.
             is_shown: The caller has the container on its disk and has just shown it: UNKNOWN is no answer then.
         """
-        arguments = (name, image, node, request, _generation(), int(is_shown), *epoch_arguments(self._epoch))
+        arguments = (name, image, node, request, _generation(), only, int(is_shown), *epoch_arguments(self._epoch))
         kind, *details = self._run("begin_provision", container_id, *arguments)
         match BeginKind(kind):
             case BeginKind.BEGUN:
@@ -172,24 +181,29 @@ class Containers:
         return int(seconds) * 1000 + int(microseconds) // 1000
 
     @redis_errors()
-    def begin_destroy(self, container_id: ContainerId, *, node: str, is_shown: bool = False) -> DestroyOutcome:
+    def begin_destroy(
+        self, container_id: ContainerId, *, node: str, generation: str = "", is_shown: bool = False
+    ) -> DestroyOutcome:
         """Mark the container and all nested in it as DESTROYING: from here no provision into them can win.
 
         Marking again answers MARKED again, with what is left. Cost: proportional to the containers nested in it.
 
         Args:
+            generation: Of which the container has to be, and marked already, else the answer is ABSENT; "" for any.
             is_shown: The caller has the container on its disk and has just shown it: UNKNOWN is no answer then.
         """
-        arguments = (node, int(is_shown), *epoch_arguments(self._epoch))
+        arguments = (node, generation, int(is_shown), *epoch_arguments(self._epoch))
         kind, *details = self._run("begin_destroy", container_id, *arguments)
         match DestroyKind(kind):
             case DestroyKind.MARKED:
-                order = tuple(ContainerId.parse(text) for text in details)
-                return DestroyOutcome(kind=DestroyKind.MARKED, order=order)
+                order = tuple(ContainerId.parse(text) for text in details[1:])
+                return DestroyOutcome(kind=DestroyKind.MARKED, order=order, epoch=details[0])
             case DestroyKind.ELSEWHERE:
                 return DestroyOutcome(kind=DestroyKind.ELSEWHERE, node=details[0])
-            case DestroyKind.ABSENT | DestroyKind.UNKNOWN as other:
-                return DestroyOutcome(kind=other)
+            case DestroyKind.ABSENT:
+                return DestroyOutcome(kind=DestroyKind.ABSENT, epoch=details[0])
+            case DestroyKind.UNKNOWN:
+                return DestroyOutcome(kind=DestroyKind.UNKNOWN)
 
     @redis_errors()
     def finish_destroy(self, container_id: ContainerId) -> bool:

@@ -107,8 +107,11 @@ class Nodes:
         """
         arguments = (view.name, view.to_json(), round(ttl_seconds * 1000), *epoch_arguments(self._epoch))
         is_recovered, *nodes = self._heartbeat(keys=[self._prefix], args=arguments)
-        if nodes and self._epoch is not None:
+        if self._epoch is not None and nodes:
             self._epoch.note_peers([text_of(node) for node in nodes])
+        elif self._epoch is not None:
+            # A process that stood still may have put an older mark back on the disk, which keeps all others waiting.
+            self._epoch.join()
         return bool(is_recovered)
 
     @redis_errors()

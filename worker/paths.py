@@ -21,6 +21,7 @@
       trash/                        renamed out before deletion
     WORK_DIR/                       per node; mode 0700
       node.lock                     flock: one `recover` at a time
+      recovery.lock                 flock: one `recover` at a time, with the marks around it
       worker.lock                   flock: shared by the workers that are up
       epoch                         what Redis remembered when this node last looked: see worker/epoch.py
       containers/<part>/            a container; nested ones below it
@@ -192,6 +193,11 @@ class WorkPaths:
     def node_lock_path(self) -> Path:
         """The flock under which a node recovers."""
         return self.work_dir / "node.lock"
+
+    @property
+    def recovery_lock_path(self) -> Path:
+        """The flock under which a node recovers between its marks."""
+        return self.work_dir / "recovery.lock"
 
     @property
     def worker_lock_path(self) -> Path:

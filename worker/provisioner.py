@@ -23,7 +23,7 @@ from worker.verbs.destroy import destroy
 from worker.verbs.home import check_nameable
 from worker.verbs.node import Elsewhere, Node, OnProgress, Progress
 from worker.verbs.observed import observed_verb
-from worker.verbs.orphans import Orphan, claim_orphans
+from worker.verbs.orphans import Orphan, claim_orphans, take_up
 from worker.verbs.provision import provision
 from worker.verbs.prune import StorePruned, prune
 from worker.verbs.pull import pull
@@ -95,6 +95,10 @@ class Provisioner:
         return asdict(answer) | {
             key: [asdict(each) for each in getattr(answer, key)] for key in ("problems", "repaired")
         }
+
+    def take_up(self, orphan: Keywords, *, on_progress: OnProgress = _silent) -> Elsewhere | None:
+        """See `worker.verbs.orphans`; the keywords are the fields of an `Orphan`."""
+        return take_up(self.node, Orphan(**orphan), on_progress=on_progress)
 
     def claim_orphans(self, *, quiet_seconds: float) -> list[Orphan]:
         """See `worker.verbs.orphans`."""

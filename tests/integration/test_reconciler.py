@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +85,13 @@ def first_claim(node: Provisioner) -> Orphan:
 
 def test_a_provision_without_a_task_is_asked_for_as_it_was(node: Provisioner, image: str) -> None:
     """Every name that is pending, with all its keywords; then not again for twice the time."""
-    begin(node, C1, image, cached=False)
+    generation = begin(node, C1, image, cached=False)
 
     orphan = first_claim(node)
     at = node.node.containers.now_ms()
 
-    assert orphan == Orphan(verb="provision", keywords={"container_id": "c1", "image": image, "cached": False})
+    keywords = {"container_id": "c1", "image": image, "cached": False}
+    assert orphan == Orphan(verb="provision", keywords=keywords, generation=generation)
     first_claim(node)
     assert node.node.containers.now_ms() - at >= 2 * QUIET_SECONDS * 1000
 
@@ -144,8 +146,8 @@ def test_a_destroy_without_a_task_is_asked_for_once_for_the_whole_tree(node: Pro
 
     orphan = first_claim(node)
 
-    assert orphan == Orphan(verb="destroy", keywords={"container_id": "pod"})
-    assert node.destroy(orphan.keywords) is True
+    assert (orphan.verb, orphan.keywords) == ("destroy", {"container_id": "pod"})
+    node.take_up(asdict(orphan))
     assert files(node.node.work.containers_dir) == []
     assert claims_for(node, 3 * QUIET_SECONDS) == []
 
@@ -155,14 +157,43 @@ def test_work_is_finished_or_undone_whichever_it_comes_to(
 ) -> None:
     """What can be provisioned is; what cannot leaves nothing."""
     begin(node, C1, image)
-    assert node.provision(first_claim(node).keywords)
+    node.take_up(asdict(first_claim(node)))
     assert node.node.containers.get(C1).state is ContainerState.PROVISIONED  # type: ignore[union-attr]
     node.destroy({"container_id": "c1"})
 
     begin(node, C1, f"oci:{tmp_path}/none:latest")
     with pytest.raises(Exception, match="none"):
-        node.provision(first_claim(node).keywords)
+        node.take_up(asdict(first_claim(node)))
     assert keys(redis_client) == set()
+
+
+def test_what_is_taken_up_too_late_leaves_the_next_container_alone(node: Provisioner, image: str) -> None:
+    """The task was not gone after all: it came first, and another container of this id was provisioned since."""
+    node.provision({"container_id": "c1", "image": image})
+    node.node.containers.begin_destroy(C1, node="n1")
+    destroy = first_claim(node)
+    assert node.destroy({"container_id": "c1"}) is True
+    info = node.provision({"container_id": "c1", "image": image})
+
+    node.take_up(asdict(destroy))
+
+    assert node.provision({"container_id": "c1", "image": image}) == info
+    assert tree_text(info["rootfs"]) == SMALL_TREE  # type: ignore[index]
+
+
+def test_a_provision_that_is_taken_up_too_late_makes_nothing(
+    node: Provisioner, image: str, redis_client: redis.Redis
+) -> None:
+    """Its task came first, and the container was destroyed since."""
+    begin(node, C1, image)
+    provision = first_claim(node)
+    node.provision({"container_id": "c1", "image": image})
+    assert node.destroy({"container_id": "c1"}) is True
+
+    node.take_up(asdict(provision))
+
+    assert keys(redis_client) == set()
+    assert files(node.node.work.containers_dir) == []
 
 
 def test_retries_that_never_come_are_not_waited_for(node: Provisioner, image: str) -> None:

@@ -17,6 +17,7 @@ from tests.support.provisioners import SMALL_TREE, files, make_settings, provisi
 from tests.support.redis_server import RedisServer
 from worker.container_id import ContainerId
 from worker.containers import ContainerState
+from worker.epoch import Epoch
 from worker.errors import StateLost, ViewIncomplete
 from worker.nodes import Nodes, NodeView
 from worker.provisioner import Elsewhere, Provisioner
@@ -24,6 +25,19 @@ from worker.provisioner import Elsewhere, Provisioner
 pytestmark = [pytest.mark.root, pytest.mark.redis]
 
 C1 = ContainerId.parse("c1")
+
+
+def view_of(node: str, store_id: str = "s") -> NodeView:
+    """Return what a node says of itself."""
+    return NodeView(
+        name=node,
+        store_id=store_id,
+        backends=("overlay",),
+        layer_formats=("erofs",),
+        backend="overlay",
+        free_bytes=0,
+        version="1",
+    )
 
 
 class Member:
@@ -37,15 +51,7 @@ class Member:
 
     def beat(self) -> bool:
         """Show the node as alive; tell whether it counts as recovered."""
-        view = NodeView(
-            name=self.node.name,
-            store_id=self.node.store.identity,
-            backends=("overlay",),
-            layer_formats=("erofs",),
-            backend="overlay",
-            free_bytes=0,
-            version="1",
-        )
+        view = view_of(self.node.name, self.node.store.identity)
         return self.nodes.heartbeat(view, ttl_seconds=60)
 
     def recover(self) -> dict[str, Any]:
@@ -405,3 +411,54 @@ def test_the_epoch_is_kept_below_the_work_directory(tmp_path: Path, redis_url: s
         made.destroy({"container_id": "c1"})
 
         assert (settings.work_dir / "epoch").read_text() == made.node.epoch.join().mark
+
+
+def test_thousands_of_nodes_are_remembered(tmp_path: Path, own_redis_server: RedisServer) -> None:
+    """Scripts are given them, and answer with them, one by one."""
+    with own_redis_server.client() as client:
+        epoch = Epoch(client, "{p}", path=tmp_path / "epoch", quiet_seconds=60)
+        nodes = Nodes(client, "{p}", epoch=epoch)
+        client.hset("{p}:nodes", mapping={f"n{number}": "{}" for number in range(9_000)})
+        nodes.heartbeat(view_of("n1"), ttl_seconds=60)
+        client.flushall()
+
+        assert not epoch.join().is_settled
+
+        assert client.scard("{p}:epoch:peers") == 9_000
+
+
+def test_a_mark_that_is_put_back_keeps_nobody_waiting(tmp_path: Path, own_redis_server: RedisServer) -> None:
+    """A process of the node stood still while it wrote the mark, and wrote an older one over a newer one."""
+    with own_redis_server.client() as client:
+        epoch = Epoch(client, "{p}", path=tmp_path / "epoch", quiet_seconds=0.2)
+        nodes = Nodes(client, "{p}", epoch=epoch)
+        nodes.heartbeat(view_of("n1"), ttl_seconds=60)
+        older = (tmp_path / "epoch").read_bytes()
+        client.flushall()
+        nodes.heartbeat(view_of("n1"), ttl_seconds=60)
+        nodes.mark_recovered("n1", token=nodes.begin_recovery("n1"))
+        (tmp_path / "epoch").write_bytes(older)
+
+        for _ in range(10):
+            nodes.heartbeat(view_of("n1"), ttl_seconds=60)
+            time.sleep(0.1)
+
+        assert epoch.join().is_settled
+
+
+def test_a_node_that_is_forgotten_and_comes_back_does_not_take_a_container_from_a_node_that_stands_still(
+    members: tuple[Member, Member], image: str, own_redis_server: RedisServer
+) -> None:
+    """Redis lost nothing, so what it shows is so, whoever does not show itself for a while."""
+    first, second = members
+    first.provision("c1", image)
+    first.nodes.forget("n1")
+    containers = first.node.containers
+    containers.forget_absent(list(containers.list(node="n1")), kept_ids=())
+    second.provision("c1", image)
+    with own_redis_server.client() as client:
+        client.zadd("{provisioner:default}:nodes:expiry", {"n2": 1})
+
+    first.recover()
+
+    assert containers.node_of(C1) == "n2"

@@ -80,7 +80,7 @@ def test_a_child_that_came_after_the_mark_was_lost_is_not_moved_away(
 
     _provision(node, "pod", image)
     _provision(node, "pod.early", image)
-    with pytest.raises(TeardownFailed, match="nested"):
+    with pytest.raises(TeardownFailed, match="lost"):
         _interrupted(node, redis_client, lose_the_mark).destroy({"container_id": "pod"})
 
     assert tree_text(child[0]["rootfs"]) == SMALL_TREE

@@ -25,6 +25,8 @@ from tests.integration.chaos.pausing import paused_at
 from tests.support.layouts import write_layout
 from tests.support.mounts import mounts_below
 from tests.support.provisioners import files, keys, small_image, tree_text
+from worker.container_id import ContainerId
+from worker.container_view import ContainerState
 from worker.errors import LockTimeout, ProvisionerError, TransientError, ViewIncomplete
 from worker.image import LayerFormat
 from worker.oci.digest import Digest
@@ -303,6 +305,37 @@ def test_a_provision_stopped_anywhere(cluster: Cluster, meanwhile: Meanwhile, *,
         except AssertionError as error:
             raise AssertionError(f"{outcome.story}: {error}") from error
     assert step > STRIDE
+
+
+def _destroy_and_replace(cluster: Cluster) -> dict[str, Any]:
+    cluster.here.destroy({"container_id": "pod.c1"})
+    return cluster.provision()
+
+
+def test_a_destroy_stopped_anywhere_leaves_the_next_container_alone(cluster: Cluster) -> None:
+    """Once it has marked what it destroys: another destroy was faster, and the id is in use again."""
+    marked = 0
+    for step in range(1, 10_000, max(1, STRIDE // 5)):
+        cluster.provision()
+        paused = paused_at(step, lambda: cluster.make().destroy({"container_id": "pod.c1"}))
+        if paused is None:
+            break
+        view = cluster.here.node.containers.get(ContainerId.parse("pod.c1"))
+        is_marked = view is None or view.state is ContainerState.DESTROYING
+        marked += is_marked
+        cluster.lapse()
+        other = _Other(_destroy_and_replace, cluster)
+        other.start()
+        other.join(_PATIENCE_SECONDS)
+        paused.resume()
+        other.join()
+        if is_marked and other.answer is not None:
+            cluster.prune_in_the_end()
+            _assert_alive(cluster, other.answer)
+        cluster.destroy_in_the_end()
+        cluster.prune_in_the_end()
+        _assert_nothing_left(cluster)
+    assert marked > 3
 
 
 def _tried_until_answered(cluster: Cluster) -> dict[str, Any]:

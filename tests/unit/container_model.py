@@ -154,10 +154,7 @@ class Model:
         if doomed is not None and (is_marked or not rootfses):
             return RestoreOutcome(kind=RestoreKind.DESTROYING, container_id=doomed)
         if (owner := self.node_of(container_id)) not in (None, node):
-            if not rootfses:
-                return RestoreOutcome(kind=RestoreKind.ELSEWHERE, node=str(owner))
-            for each in (*self._below(container_id.root), container_id.root):
-                self.rows.pop(each, None)
+            return RestoreOutcome(kind=RestoreKind.ELSEWHERE, node=str(owner))
         for ancestor in reversed(container_id.ancestors):
             self._unmark(ancestor)
         if is_other and container_id in self.rows:

@@ -5,7 +5,7 @@
 --
 -- The disk decides which container this is. Another generation, or a mark on an ancestor that does not cover this
 -- container, comes from an older copy of Redis: a destroy marks all that is nested, and what is marked never lives again.
--- So does what is shown of a node that does not live; one that lives is heard first.
+-- So may what was shown before the epoch of a node that does not live; one that lives is heard first.
 local id, node, generation, fresh = unpack(ARGV, 1, 4)
 
 local doomed = destroying(id)
@@ -16,7 +16,9 @@ if doomed and (is_marked or generation == '') then
 end
 local owner = node_of(id)
 if owner and owner ~= node then
-  if generation == '' or is_live(owner) then
+  local shown = get(id, 'node') and id or id:match('^[^.]+')
+  local is_of_now = tonumber(get(shown, 'changed_ms')) >= epoch_began_ms()
+  if generation == '' or is_live(owner) or is_of_now then
     return {'elsewhere', owner, is_recovering(owner) and 1 or 0}
   end
   remove_tree(id:match('^[^.]+'))

@@ -15,6 +15,11 @@
 local EPOCH = P .. ':epoch'
 local PEERS = P .. ':epoch:peers'
 
+-- When Redis was found to have lost data; 0 if never.
+local function epoch_began_ms()
+  return tonumber(redis.call('HGET', EPOCH, 'began_ms') or 0)
+end
+
 local function is_live(node)
   return NOW_MS < tonumber(redis.call('ZSCORE', P .. ':nodes:expiry', node) or 0)
 end

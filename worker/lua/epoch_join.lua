@@ -3,8 +3,10 @@
 local known, fresh, quiet_ms, mark = unpack(ARGV, 1, 4)
 
 local epoch = look_at_epoch(known, fresh, tonumber(quiet_ms))
-if not epoch.is_settled and mark ~= epoch.mark and #ARGV > 4 then
-  redis.call('SADD', PEERS, unpack(ARGV, 5))
+if not epoch.is_settled and mark ~= epoch.mark then
+  for position = 5, #ARGV do
+    redis.call('SADD', PEERS, ARGV[position])
+  end
 end
 local answer = { epoch.mark, epoch.began_ms, epoch.is_settled and 1 or 0, epoch.wait_ms }
 for _, node in ipairs(epoch.waits_for) do

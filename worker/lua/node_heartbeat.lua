@@ -18,4 +18,10 @@ local epoch = look_at_epoch(ARGV[4], ARGV[5], tonumber(ARGV[6]))
 redis.call('HSET', P .. ':nodes', name, view)
 redis.call('ZADD', P .. ':nodes:seen', string.format('%.0f', NOW_MS), name)
 redis.call('ZADD', P .. ':nodes:expiry', string.format('%.0f', NOW_MS + ttl_ms), name)
-return { is_recovered(name) and 1 or 0, unpack(epoch.is_settled and redis.call('HKEYS', P .. ':nodes') or {}) }
+local answer = { is_recovered(name) and 1 or 0 }
+if epoch.is_settled then
+  for _, node in ipairs(redis.call('HKEYS', P .. ':nodes')) do
+    answer[#answer + 1] = node
+  end
+end
+return answer

@@ -32,8 +32,11 @@ class Begun:
     epoch: str
 
 
-def begin_provision(node: Node, request: ProvisionRequest) -> Begun | ProvisionInfo | Elsewhere:
+def begin_provision(node: Node, request: ProvisionRequest, *, only: str = "") -> Begun | ProvisionInfo | Elsewhere:
     """Begin, or answer with what is there already.
+
+    Args:
+        only: Generation of the container in which it was begun before: nothing else is begun; "" for any.
 
     Raises:
         ContainerConflict: The name is taken by another image.
@@ -41,10 +44,10 @@ def begin_provision(node: Node, request: ProvisionRequest) -> Begun | ProvisionI
         InvalidArgument: The container is on another node than the one asked for.
         ViewIncomplete: Another node may have it.
     """
-    outcome = _begin_provision(node, request, is_shown=False)
+    outcome = _begin_provision(node, request, only=only, is_shown=False)
     if outcome.kind is BeginKind.UNKNOWN:
         _show_disk(node, request.container_id, home=request.container_id.root)
-        outcome = _begin_provision(node, request, is_shown=True)
+        outcome = _begin_provision(node, request, only=only, is_shown=True)
     match outcome.kind:
         case BeginKind.ELSEWHERE if request.node is None:
             return Elsewhere(node=outcome.node)
@@ -80,31 +83,35 @@ def _as_asked(node: Node, request: ProvisionRequest, info: ProvisionInfo) -> Pro
     return entry.info
 
 
-def _begin_provision(node: Node, request: ProvisionRequest, *, is_shown: bool) -> BeginOutcome:
+def _begin_provision(node: Node, request: ProvisionRequest, *, only: str, is_shown: bool) -> BeginOutcome:
     return node.containers.begin_provision(
         request.container_id,
         name=request.name,
         image=request.image.normalised,
         node=node.name,
         request=request.to_json(),
+        only=only,
         is_shown=is_shown,
     )
 
 
-def begin_destroy(node: Node, container_id: ContainerId) -> DestroyOutcome:
+def begin_destroy(node: Node, container_id: ContainerId, *, generation: str = "") -> DestroyOutcome:
     """Mark the container, shown by Redis or only there on disk, and all nested in it.
+
+    Args:
+        generation: Of the container, if it was marked before and no other is to be; "" for any.
 
     Raises:
         ViewIncomplete: Another node may have it.
     """
-    outcome = node.containers.begin_destroy(container_id, node=node.name)
+    outcome = node.containers.begin_destroy(container_id, node=node.name, generation=generation)
     if outcome.kind is DestroyKind.UNKNOWN:
         _show_disk(node, container_id, home=container_id)
-    elif outcome.kind is DestroyKind.ABSENT and _is_on_disk(node, container_id):
+    elif outcome.kind is DestroyKind.ABSENT and not generation and _is_on_disk(node, container_id):
         _show_all(node, container_id)
     else:
         return outcome
-    return node.containers.begin_destroy(container_id, node=node.name, is_shown=True)
+    return node.containers.begin_destroy(container_id, node=node.name, generation=generation, is_shown=True)
 
 
 def _show_disk(node: Node, container_id: ContainerId, *, home: ContainerId) -> None:

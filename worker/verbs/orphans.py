@@ -3,7 +3,8 @@
 
 Their task is gone: revoked by a worker that was killed before it could undo it, purged, laid aside, or it gave up
 while Redis was away. Who works on a container gives a sign of it there; where the last one is long past, the verb is
-asked for again, as every task may be. It finishes what was begun, or fails and undoes it.
+asked for again, as every task may be. It finishes what was begun, or fails and undoes it. That may come late, behind
+the task after all: what it finds then is done, or another container of the same id, and left alone.
 """
 
 import json
@@ -12,7 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from worker.container_view import ContainerState, ContainerView
-from worker.verbs.node import Node
+from worker.errors import ContainerDestroying
+from worker.requests import DestroyRequest, ProvisionRequest
+from worker.verbs.destroy import destroy
+from worker.verbs.node import Elsewhere, Node, OnProgress
+from worker.verbs.provision import provision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +27,12 @@ class Orphan:
     Attributes:
         verb: "provision" or "destroy".
         keywords: What to ask it.
+        generation: Of the container.
     """
 
     verb: str
     keywords: dict[str, Any]
+    generation: str
 
 
 def claim_orphans(node: Node, *, quiet_seconds: float) -> list[Orphan]:
@@ -36,15 +43,33 @@ def claim_orphans(node: Node, *, quiet_seconds: float) -> list[Orphan]:
     orphans: list[Orphan] = []
     for view in _long_in(node, ContainerState.PROVISIONING, quiet_seconds):
         if node.containers.claim(view.container_id, generation=view.generation, quiet_seconds=quiet_seconds):
-            orphans += [Orphan(verb="provision", keywords=json.loads(text)) for text in view.requests.values()]
+            requests = (json.loads(text) for text in view.requests.values())
+            orphans += [Orphan(verb="provision", keywords=each, generation=view.generation) for each in requests]
     doomed = {view.container_id: view for view in _long_in(node, ContainerState.DESTROYING, quiet_seconds)}
     for container_id, view in doomed.items():
         # The outermost takes the others with it.
         if doomed.keys().isdisjoint(container_id.ancestors) and node.containers.claim(
             container_id, generation=view.generation, quiet_seconds=quiet_seconds
         ):
-            orphans.append(Orphan(verb="destroy", keywords={"container_id": str(container_id)}))
+            keywords = {"container_id": str(container_id)}
+            orphans.append(Orphan(verb="destroy", keywords=keywords, generation=view.generation))
     return orphans
+
+
+def take_up(node: Node, orphan: Orphan, *, on_progress: OnProgress) -> Elsewhere | None:
+    """Do what nobody works on, if that is still so.
+
+    Raises: what the verb does.
+    """
+    if orphan.verb == "destroy":
+        answer = destroy(node, DestroyRequest.parse(orphan.keywords), generation=orphan.generation)
+        return answer if isinstance(answer, Elsewhere) else None
+    try:
+        request = ProvisionRequest.parse(orphan.keywords)
+        info = provision(node, request, on_progress=on_progress, only=orphan.generation)
+    except ContainerDestroying:
+        return None
+    return info if isinstance(info, Elsewhere) else None
 
 
 def _long_in(node: Node, state: ContainerState, seconds: float) -> Iterator[ContainerView]:

@@ -41,11 +41,16 @@ from worker.verbs.watch import DestroyWatch
 Answer = TypeVar("Answer")
 
 
-def provision(node: Node, request: ProvisionRequest, *, on_progress: OnProgress) -> ProvisionInfo | Elsewhere:
+def provision(
+    node: Node, request: ProvisionRequest, *, on_progress: OnProgress, only: str = ""
+) -> ProvisionInfo | Elsewhere:
     """Answer with the rootfs of this name in this container, made from this image.
 
     Effect: on return it is there and recorded, not necessarily by this call. After a permanent error nothing of the
     request is left; after a transient one what was pulled and pinned stays for the next attempt.
+
+    Args:
+        only: Generation of the container in which it was begun before, if nothing else is to be begun; "" for any.
 
     Raises:
         ContainerConflict: The name is taken by another image; nothing changed.
@@ -61,7 +66,7 @@ def provision(node: Node, request: ProvisionRequest, *, on_progress: OnProgress)
     check_bundle(node, request)
     backend = node.backend(request.backend)
     layer_format = node.layer_format(backend)
-    begun = _healing(node, request, layer_format, lambda: begin_provision(node, request))
+    begun = _healing(node, request, layer_format, lambda: begin_provision(node, request, only=only))
     if not isinstance(begun, Begun):
         return begun
     work = Work(

@@ -107,8 +107,9 @@ def _is_known(container_id: ContainerId, known: Collection[ContainerId]) -> bool
 
 
 def _destroy(node: Node, container_id: ContainerId, result: NodeRecovered) -> None:
-    node.containers.begin_destroy(container_id, node=node.name, is_shown=True)
-    destroy_all(node, container_id, [*nested_ids(node.work, container_id), container_id])
+    outcome = node.containers.begin_destroy(container_id, node=node.name, is_shown=True)
+    order = [*nested_ids(node.work, container_id), container_id]
+    destroy_all(node, container_id, order, epoch=outcome.epoch)
     result.destroyed.append(str(container_id))
 
 
