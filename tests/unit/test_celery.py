@@ -104,6 +104,7 @@ def test_the_tasks_have_the_contracts_names() -> None:
         "provisioner.verify",
         "provisioner.gather",
         "provisioner.take_back",
+        "provisioner.take_up",
     }
 
 
