@@ -27,7 +27,7 @@ from worker.settings import Settings, process_settings
 from worker.transport import select
 
 _log = logging.getLogger(__name__)
-_LONGEST_PAUSE_SECONDS = 10.0
+_LONGEST_PAUSE_SECONDS = 2.0
 _MISSED_HEARTBEATS = 3
 _ASK_AGAIN_SECONDS = 30.0
 
@@ -123,7 +123,9 @@ def _ask_to_recover(settings: Settings) -> None:
     if now - _asked.get(epoch, -_ASK_AGAIN_SECONDS) < _ASK_AGAIN_SECONDS:
         return
     _log.warning("Redis does not know node %s as recovered: its state is rebuilt from disk", settings.node)
-    app.send_task("provisioner.recover", kwargs={"node": settings.node}, queue=settings.node_queue)
+    keywords = {"node": settings.node}
+    # Behind a full pool they would pile up, and each takes the mark off again.
+    app.send_task("provisioner.recover", kwargs=keywords, queue=settings.node_queue, expires=_ASK_AGAIN_SECONDS)
     _asked.clear()
     _asked[epoch] = now
 

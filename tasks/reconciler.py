@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from celery import bootsteps
+from kombu.exceptions import OperationalError
 from typing_extensions import override
 
 from tasks.rootfs import ProvisionTask
@@ -66,11 +67,10 @@ def reconcile(settings: Settings) -> None:
     A failure is logged: the loop that calls this must not end.
     """
     try:
-        orphans = process_provisioner(settings).claim_orphans(quiet_seconds=settings.reconcile_seconds)
-        for orphan in orphans:
+        for orphan in process_provisioner(settings).claim_orphans(quiet_seconds=settings.reconcile_seconds):
             _log.warning("nobody works on it: %s %s is asked for again", orphan.verb, orphan.keywords)
             take_up.apply_async(kwargs=asdict(orphan), queue=settings.node_queue)
-    except (TransientError, *app.connection_for_write().recoverable_connection_errors) as error:
+    except (TransientError, OSError, OperationalError) as error:
         _log.warning("the reconciler of node %s: %s", settings.node, error)
 
 

@@ -8,7 +8,9 @@ node's disk, and where the two differ, or another run of the server answers, the
 speak for what their own disk has, and everything else waits until all live nodes are recovered. That is over as soon as
 all nodes have shown themselves that those knew, on their disks, that were there before.
 
-A node that was down during the loss, and comes back later, is not waited for.
+A node that was down during the loss, and comes back later, is not waited for. A node with an empty disk that is the
+first to come cannot tell an emptied Redis from a new one: it believes it, until one that remembers comes, a heartbeat
+later.
 """
 
 import secrets

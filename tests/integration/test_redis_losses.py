@@ -290,9 +290,11 @@ def test_a_node_that_is_gone_is_not_heard(tmp_path: Path, image: str, own_redis_
                 first.destroy("c1")
                 info = second.provision("c1", image)
 
+            with pytest.raises(ViewIncomplete, match="n1"):
+                second.recover()
+            second.settle()
             assert second.recover()["kept"] == ["c1"]
 
-            second.settle()
             assert second.provision("c1", image) == info
             assert second.node.containers.node_of(C1) == "n2"
 

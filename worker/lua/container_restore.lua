@@ -5,7 +5,7 @@
 --
 -- The disk decides which container this is. Another generation, or a mark on an ancestor that does not cover this
 -- container, comes from an older copy of Redis: a destroy marks all that is nested, and what is marked never lives again.
--- So may what was shown before the epoch of a node that does not live; one that lives is heard first.
+-- So may what was shown before the epoch of a node that does not live, once it had the time to show itself.
 local id, node, generation, fresh = unpack(ARGV, 1, 4)
 
 local doomed = destroying(id)
@@ -20,6 +20,9 @@ if owner and owner ~= node then
   local is_of_now = tonumber(get(shown, 'changed_ms')) >= epoch_began_ms()
   if generation == '' or is_live(owner) or is_of_now then
     return {'elsewhere', owner, is_recovering(owner) and 1 or 0}
+  end
+  if NOW_MS < quiet_until_ms() then
+    return {'elsewhere', owner, 1}
   end
   remove_tree(id:match('^[^.]+'))
 end

@@ -20,6 +20,10 @@ local function epoch_began_ms()
   return tonumber(redis.call('HGET', EPOCH, 'began_ms') or 0)
 end
 
+local function quiet_until_ms()
+  return tonumber(redis.call('HGET', EPOCH, 'quiet_until') or 0)
+end
+
 local function is_live(node)
   return NOW_MS < tonumber(redis.call('ZSCORE', P .. ':nodes:expiry', node) or 0)
 end

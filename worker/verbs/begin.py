@@ -127,7 +127,8 @@ def _show_disk(node: Node, container_id: ContainerId, *, home: ContainerId) -> N
 
 
 def _is_on_disk(node: Node, container_id: ContainerId) -> bool:
-    return node.work.container_dir(container_id.parts).exists()
+    """Tell whether this node has the container or one nested in it; remains of a directory are none."""
+    return node.work.record_path(container_id.parts).exists() or bool(nested_ids(node.work, container_id))
 
 
 def _show_all(node: Node, container_id: ContainerId) -> None:

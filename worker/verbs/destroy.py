@@ -76,6 +76,8 @@ def _destroy_one(node: Node, container_id: ContainerId, *, epoch: str) -> None:
     except ContainerDestroying:
         remove_empty_ancestors(node.work, container_id)
     if not node.containers.finish_destroy(container_id):
+        if _is_in_use_again(node, container_id, epoch=epoch):
+            return
         raise StateLost(container_id=str(container_id), reason="it was provisioned anew, or a nested one is left")
 
 
@@ -102,6 +104,13 @@ def _is_what_was_marked(node: Node, home: Home, *, epoch: str) -> bool:
     if not is_marked and node.epoch.join().mark != epoch:
         raise StateLost(container_id=str(home.container_id), reason="Redis lost the mark")
     return is_marked or view is None
+
+
+def _is_in_use_again(node: Node, container_id: ContainerId, *, epoch: str) -> bool:
+    """Tell whether another destroy was faster, and the next container of this id has nothing on disk yet."""
+    view = node.containers.get(container_id)
+    is_next = view is not None and view.state in (ContainerState.PROVISIONING, ContainerState.PROVISIONED)
+    return is_next and node.epoch.join().mark == epoch
 
 
 def _take_down_all(node: Node, home: Home) -> None:

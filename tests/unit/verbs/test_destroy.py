@@ -13,12 +13,15 @@ import redis
 
 from tests.support.mounts import mounts_below
 from tests.support.provisioners import files, keys, small_layout
+from worker.container_id import ContainerId
+from worker.container_view import ContainerState
 from worker.errors import ContainerDestroying
 from worker.oci.descriptor import Descriptor
 from worker.oci.platform import Platform
 from worker.oci.reference import ImageSource, Transport
 from worker.provisioner import Provisioner
 from worker.puller import Credential, Puller, RemoteImage
+from worker.verbs.destroy import destroy_all
 
 pytestmark = [pytest.mark.root, pytest.mark.redis]
 
@@ -199,3 +202,22 @@ def test_a_prune_does_not_wait_for_a_pull_and_spares_what_it_pulls(node: Provisi
     assert pruned["images"] == []  # type: ignore[index]
     assert len(answers) == 1
     assert len(list(node.node.store.layers.committed())) == 2
+
+
+def test_a_destroy_that_stood_still_leaves_the_next_container_alone_that_has_nothing_on_disk_yet(
+    node: Provisioner, image: str
+) -> None:
+    """Another destroy was faster, and the id is being provisioned again: what stood still has nothing to do."""
+    container_id = ContainerId.parse("c1")
+    containers = node.node.containers
+    node.provision({"container_id": "c1", "image": image})
+    marked = containers.begin_destroy(container_id, node="n1")
+    assert node.destroy({"container_id": "c1"}) is True
+    containers.begin_provision(container_id, name="rootfs", image=image, node="n1", request="{}")
+
+    destroy_all(node.node, container_id, [container_id], epoch=marked.epoch)
+
+    view = containers.get(container_id)
+    assert view is not None
+    assert view.state is ContainerState.PROVISIONING
+    assert node.destroy({"container_id": "c1"}) is True
