@@ -135,11 +135,13 @@ def test_other_services_read_the_workers_metrics(running_stack: Stack) -> None:
 @pytest.fixture
 def prometheus(running_stack: Stack) -> Iterator[Prometheus]:
     """The stack's Prometheus; Debian's has no check of its own health, so it is not waited for."""
-    running_stack.compose("--profile", "monitoring", "up", "--detach", "--no-build", "prometheus")
     server = Prometheus(running_stack.prometheus_port)
-    wait_until(server.is_ready, "start of Prometheus", seconds=60)
-    yield server
-    running_stack.compose("--profile", "monitoring", "rm", "--stop", "--force", "prometheus")
+    try:
+        running_stack.compose("--profile", "monitoring", "up", "--detach", "--no-build", "prometheus")
+        wait_until(server.is_ready, "start of Prometheus", seconds=60)
+        yield server
+    finally:
+        running_stack.compose("--profile", "monitoring", "rm", "--stop", "--force", "prometheus")
 
 
 @pytest.mark.engine

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from http import HTTPStatus
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -48,8 +48,11 @@ class Prometheus:
         return result
 
     def is_ready(self) -> bool:
-        """Tell whether it answers queries."""
-        return is_listening(self.port) and self._get("/-/ready")[0] == HTTPStatus.OK
+        """Tell whether it answers queries; a port that an Engine publishes is open before anybody listens behind it."""
+        try:
+            return is_listening(self.port) and self._get("/-/ready")[0] == HTTPStatus.OK
+        except (OSError, HTTPException):
+            return False
 
     def _get(self, path: str) -> tuple[int, bytes]:
         with closing(HTTPConnection("127.0.0.1", self.port, timeout=20)) as connection:
