@@ -10,13 +10,14 @@ import socket
 import time
 from typing import Any
 
-from celery import bootsteps
 from celery.signals import celeryd_after_setup, celeryd_init
 from kombu.exceptions import OperationalError
+from typing_extensions import override
 
 import worker
 from tasks.presence import starting
 from tasks.recovery import recover_node
+from tasks.repeated import Repeated
 from worker.celery import app
 from worker.errors import PermanentError, TransientError
 from worker.linux.flock import try_lock
@@ -73,25 +74,18 @@ def _recover_until_done(settings: Settings, *, is_start: bool) -> None:
             return
 
 
-class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
-    """Shows the node in the registry every `heartbeat_seconds`, from the worker's own loop."""
+class Heartbeat(Repeated):
+    """Shows the node in the registry every `heartbeat_seconds`; when it stops, the node fades by itself."""
 
-    requires = ("celery.worker.consumer.tasks:Tasks",)
+    is_done_at_once = True
 
-    def __init__(self, parent: Any, **options: object) -> None:
-        super().__init__(parent, **options)
-        self._timer: Any = None
+    @override
+    def seconds(self, settings: Settings) -> float:
+        return settings.heartbeat_seconds
 
-    def start(self, parent: Any) -> None:
-        """Show the node at once, then again and again."""
-        settings = process_settings()
+    @override
+    def act(self, settings: Settings) -> None:
         beat(settings)
-        self._timer = parent.timer.call_repeatedly(settings.heartbeat_seconds, beat, (settings,))
-
-    def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
-        """Stop showing it; it fades by itself."""
-        if self._timer is not None:
-            self._timer.cancel()
 
 
 def beat(settings: Settings) -> None:

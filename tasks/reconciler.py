@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from celery import bootsteps
 from kombu.exceptions import OperationalError
 from typing_extensions import override
 
+from tasks.repeated import Repeated
 from tasks.rootfs import ProvisionTask
 from worker.celery import app
 from worker.errors import TransientError
 from worker.runtime import process_provisioner
-from worker.settings import Settings, process_settings
+from worker.settings import Settings
 
 _log = logging.getLogger(__name__)
 _LOOKS = 4
@@ -41,24 +41,16 @@ def take_up(self: TakeUpTask, **keywords: object) -> None:
     self.run_here_or_forward(lambda node: node.take_up(keywords, on_progress=self.reporter()))
 
 
-class Reconciler(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
+class Reconciler(Repeated):
     """Looks every so often for containers whose task is gone."""
 
-    requires = ("celery.worker.consumer.tasks:Tasks",)
+    @override
+    def seconds(self, settings: Settings) -> float:
+        return settings.reconcile_seconds / _LOOKS
 
-    def __init__(self, parent: Any, **options: object) -> None:
-        super().__init__(parent, **options)
-        self._timer: Any = None
-
-    def start(self, parent: Any) -> None:
-        """Look again and again."""
-        settings = process_settings()
-        self._timer = parent.timer.call_repeatedly(settings.reconcile_seconds / _LOOKS, reconcile, (settings,))
-
-    def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
-        """Look no more."""
-        if self._timer is not None:
-            self._timer.cancel()
+    @override
+    def act(self, settings: Settings) -> None:
+        reconcile(settings)
 
 
 def reconcile(settings: Settings) -> None:

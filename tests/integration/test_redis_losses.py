@@ -4,7 +4,6 @@
 Each node is a provisioner of its own over a real Redis; nodes that live show themselves by real heartbeats.
 """
 
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.provisioners import SMALL_TREE, files, make_settings, provisioner, small_layout, tree_text
+from tests.support.provisioners import SMALL_TREE, files, make_settings, provisioner, settle, small_layout, tree_text
 from tests.support.redis_server import RedisServer
 from worker.container_id import ContainerId
 from worker.containers import ContainerState
@@ -74,8 +73,7 @@ class Member:
 
     def settle(self) -> None:
         """Wait until Redis is believed again."""
-        while not self.node.epoch.join().is_settled:
-            time.sleep(0.01)
+        settle(self.provisioner)
 
 
 @pytest.fixture
@@ -97,20 +95,6 @@ def members(tmp_path: Path, own_redis_server: RedisServer) -> Iterator[tuple[Mem
 def image(tmp_path: Path) -> str:
     """The reference of a small image."""
     return small_layout(tmp_path / "layout")
-
-
-@contextmanager
-def lost_since(server: RedisServer, copy_dir: Path) -> Iterator[None]:
-    """Lose what is written meanwhile: the server comes back from a copy of what it had before."""
-    data_dir = server.directory / "appendonlydir"
-    server.stop()
-    shutil.copytree(data_dir, copy_dir)
-    server.start()
-    yield
-    server.stop()
-    shutil.rmtree(data_dir)
-    shutil.copytree(copy_dir, data_dir)
-    server.start()
 
 
 def empty(server: RedisServer) -> None:
@@ -220,7 +204,7 @@ def test_an_old_mark_does_not_destroy_the_container_that_came_after(
     for container_id in ("c1", "pod.a"):
         first.provision(container_id, image)
         first.node.containers.begin_destroy(ContainerId.parse(container_id).root, node="n1")
-    with lost_since(own_redis_server, tmp_path / "copy"):
+    with own_redis_server.losing(tmp_path / "copy"):
         second.recover()
         first.recover()
         first.settle()
@@ -257,7 +241,7 @@ def test_a_container_that_an_old_copy_shows_elsewhere_comes_back_where_it_is(
     """The other node is heard first, and has it no more."""
     first, second = members
     first.provision("c1", image)
-    with lost_since(own_redis_server, tmp_path / "copy"):
+    with own_redis_server.losing(tmp_path / "copy"):
         for member in members:
             member.recover()
         first.settle()
@@ -285,7 +269,7 @@ def test_a_node_that_is_gone_is_not_heard(tmp_path: Path, image: str, own_redis_
         with provisioner(tmp_path / "n2", url, node="n2", heartbeat_seconds=0.05) as here:
             first, second = Member(gone), Member(here)
             first.provision("c1", image)
-            with lost_since(own_redis_server, tmp_path / "copy"):
+            with own_redis_server.losing(tmp_path / "copy"):
                 first.settle()
                 first.destroy("c1")
                 info = second.provision("c1", image)

@@ -5,7 +5,6 @@ import dataclasses
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing_extensions import override
 
 from tests.integration.chaos.pausing import PausedProcess, paused_at
 from tests.support.mounts import mounts_below
-from tests.support.provisioners import SMALL_TREE, files, keys, provisioner, small_layout, tree_text
+from tests.support.provisioners import SMALL_TREE, files, keys, provisioner, settle, small_layout, tree_text
 from tests.support.redis_server import RedisServer
 from worker.container_id import ContainerId
 from worker.containers import Containers
@@ -95,38 +94,18 @@ def test_redis_from_an_old_copy_does_not_answer_for_a_rootfs_that_is_gone(
     """A failover loses the last destroy; the next provision notices, and the one after it provisions."""
     with provisioner(tmp_path / "n1", own_redis_server.url, heartbeat_seconds=0.02) as node:
         _provision(node, "c1", image)
-        with _lost_since(own_redis_server, tmp_path / "copy"):
-            _settled(node)
+        with own_redis_server.losing(tmp_path / "copy"):
+            settle(node)
             node.destroy({"container_id": "c1"})
 
         with pytest.raises(ViewIncomplete):
             _provision(node, "c1", image)
-        _settled(node)
+        settle(node)
         with pytest.raises(StateLost, match="not there"):
             _provision(node, "c1", image)
 
         assert files(node.node.work.containers_dir) == []
         assert tree_text(_provision(node, "c1", image)["rootfs"]) == SMALL_TREE
-
-
-@contextmanager
-def _lost_since(server: RedisServer, copy_dir: Path) -> Iterator[None]:
-    """Lose what is written meanwhile: the server comes back from a copy of what it had before."""
-    data_dir = server.directory / "appendonlydir"
-    server.stop()
-    shutil.copytree(data_dir, copy_dir)
-    server.start()
-    yield
-    server.stop()
-    shutil.rmtree(data_dir)
-    shutil.copytree(copy_dir, data_dir)
-    server.start()
-
-
-def _settled(*nodes: Provisioner) -> None:
-    """Wait until Redis is believed again."""
-    while not all([node.node.epoch.join().is_settled for node in nodes]):  # noqa: C419 - all of them are to look
-        time.sleep(0.01)
 
 
 def test_what_was_unmounted_behind_our_back_comes_back(node: Provisioner, image: str) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One node's `Provisioner` in the test's own process, over a real Redis and real mounts."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,12 @@ def provisioner(directory: Path, redis_url: str, **more: Any) -> Iterator[Provis
         yield node
     finally:
         node.recover({"known_container_ids": []}, is_start=True)
+
+
+def settle(node: Provisioner) -> None:
+    """Wait until Redis is believed again."""
+    while not node.node.epoch.join().is_settled:
+        time.sleep(0.01)
 
 
 def small_image(text: str = "hello") -> Image:

@@ -99,6 +99,19 @@ class RedisServer:
         self.stop()
         self.start()
 
+    @contextmanager
+    def losing(self, copy_dir: Path) -> Iterator[None]:
+        """Lose what is written meanwhile: with `appendonly` it comes back from a copy of what it had before."""
+        data_dir = self.directory / "appendonlydir"
+        self.stop()
+        shutil.copytree(data_dir, copy_dir)
+        self.start()
+        yield
+        self.stop()
+        shutil.rmtree(data_dir)
+        shutil.copytree(copy_dir, data_dir)
+        self.start()
+
     def client(self) -> redis.Redis:
         """Return a new client; answers are bytes."""
         return redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=10)
