@@ -17,7 +17,7 @@ from typing_extensions import override
 from worker.errors import InvalidArgument, PermanentError, ProvisionerError, TransientError
 from worker.provisioner import Elsewhere, Progress, Provisioner
 from worker.runtime import process_nodes, process_provisioner
-from worker.settings import process_settings
+from worker.settings import process_settings, queue_of_node
 
 Answer = TypeVar("Answer")
 PROGRESS = "PROGRESS"
@@ -84,7 +84,7 @@ class ProvisionerTask(Task):  # type: ignore[misc]  # Celery has no types
             if not (epoch := self.provisioner.node.epoch.join()).is_settled:
                 self._retry(epoch.incomplete())
             raise InvalidArgument(argument="node", value=node, reason="no node of this name ever registered")
-        signature = self.signature(kwargs=self.request.kwargs).set(queue=f"node.{node}")
+        signature = self.signature(kwargs=self.request.kwargs).set(queue=queue_of_node(node))
         raise self.replace(signature)
 
     @override

@@ -12,14 +12,16 @@ from celery import chord
 
 from tasks.base import ProvisionerTask
 from worker.celery import app
-from worker.settings import process_settings
+from worker.settings import process_settings, queue_of_node
 
 
 def run_on(task: ProvisionerTask, nodes: Sequence[str], keywords: Mapping[str, object], *, key: str) -> None:
     """Replace the task by one per node; return when this node is the only one."""
     if set(nodes) <= {process_settings().node}:
         return
-    header = [task.signature(kwargs={**keywords, "node": node}).set(queue=f"node.{node}") for node in sorted(nodes)]
+    header = [
+        task.signature(kwargs={**keywords, "node": node}).set(queue=queue_of_node(node)) for node in sorted(nodes)
+    ]
     raise task.replace(chord(header, gather.s(key=key)))
 
 

@@ -27,6 +27,11 @@ _WITH_CREDENTIALS = {"PROVISIONER_REDIS_URL", "PROVISIONER_SECRETS_REDIS_URL", "
 _APPC_PREFIX = re.compile(r"(?:https?://[^\s?#@]*|file:///[^\0]*|/[^\0]*)")
 
 
+def queue_of_node(node: str) -> str:
+    """Return the name of the queue that only this node serves."""
+    return f"node.{node}"
+
+
 class Settings(BaseSettings):
     """What one node is told from outside. Units end the names."""
 
@@ -215,7 +220,7 @@ class Settings(BaseSettings):
     @property
     def node_queue(self) -> str:
         """The queue only this node serves."""
-        return f"node.{self.node}"
+        return queue_of_node(self.node)
 
 
 def load_settings() -> Settings:

@@ -13,7 +13,8 @@ from worker.errors import NodeUnreachable
 from worker.lock import ReadWriteLock
 from worker.nodes import Nodes, NodeStatus
 from worker.runtime import make_redis
-from worker.settings import Settings, load_settings
+from worker.settings import Settings, load_settings, queue_of_node
+from worker.transport.backlog import Backlog
 
 _SEND_RETRIES = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.5}
 
@@ -50,6 +51,10 @@ class Cluster:
     def lock(self, store_id: str) -> ReadWriteLock:
         """Return the lock of a store, to look at."""
         return ReadWriteLock(self.client, f"{self.settings.key_prefix}:lock:{store_id}")
+
+    def backlog(self, node: str) -> Backlog:
+        """Return what waits for one node alone."""
+        return Backlog(self.client, queue_of_node(node), queue_key=self.settings.queue_key)
 
     def check_served(self, node: str | None) -> None:
         """Check that somebody will take a task: else it would lie in the queue and run when nobody expects it.

@@ -31,7 +31,7 @@ def forget(cluster: Cluster, node: str, move: bool, as_json: bool) -> None:
     status = {each.view.name: each for each in cluster.nodes.all()}.get(node)
     if status is not None and status.is_live:
         raise Failure(f"node {node} is alive; stop its worker first")
-    backlog = Backlog(cluster.client, f"node.{node}", queue_key=cluster.settings.queue_key)
+    backlog = cluster.backlog(node)
     seen = list(cluster.containers.list(node=node))
     waiting = backlog.all()
     if status is None and not seen and not waiting:

@@ -31,7 +31,6 @@ from worker.linux.disk_usage import DiskMeter
 from worker.lock import LockView, Party
 from worker.oci.reference import ImageSource
 from worker.paths import WorkPaths
-from worker.transport.backlog import Backlog
 
 _SHORTEST_DIGEST = 4
 
@@ -54,13 +53,9 @@ def ps(cluster: Cluster, state: str | None, node: str | None, as_json: bool) -> 
 def nodes(cluster: Cluster, as_json: bool) -> None:
     """List nodes, alive and gone, and how many tasks wait for each."""
     statuses = cluster.nodes.all()
-    tasks = {status.view.name: _waiting_for(cluster, status.view.name) for status in statuses}
+    tasks = {status.view.name: cluster.backlog(status.view.name).count() for status in statuses}
     document = {"nodes": [status.to_document() | {"tasks": tasks[status.view.name]} for status in statuses]}
     emit(document, as_json=as_json, render=lambda: nodes_table(statuses, tasks))
-
-
-def _waiting_for(cluster: Cluster, node: str) -> int:
-    return Backlog(cluster.client, f"node.{node}", queue_key=cluster.settings.queue_key).count()
 
 
 @click.command()
