@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import zstandard
 
+from tests.support.descriptors import open_below
 from tests.support.tar import (
     BLOCK,
     CharDevice,
@@ -87,11 +88,6 @@ def named(name: bytes, **fields: Any) -> bytes:
 def pax_named(name: bytes, **fields: Any) -> bytes:
     """Return an archive of one empty entry whose name stands in a PAX header."""
     return pax(pax_record("path", name)) + named(b"short", **fields)
-
-
-def open_descriptors() -> int:
-    """Count this process's open descriptors."""
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def linked(*entries: Entry) -> bytes:
@@ -537,10 +533,9 @@ def test_what_the_progress_callback_raises_goes_through(after: int, tmp_path: Pa
         if calls > after:
             raise CancelledError
 
-    descriptors = open_descriptors()
     with pytest.raises(CancelledError):
         build_blob(blob, tmp_path, diff_id=Digest.of(b""), chunks=chunked(blob, len(blob) // 5), on_progress=cancel)
-    assert open_descriptors() == descriptors
+    assert open_below(tmp_path) == []
 
 
 def test_what_the_source_raises_goes_through(tmp_path: Path) -> None:
@@ -558,7 +553,6 @@ def test_what_the_source_raises_goes_through(tmp_path: Path) -> None:
 def test_no_descriptor_is_left_open_after_success_or_refusal(tmp_path: Path) -> None:
     """A worker lives long."""
     tar = tar_bytes([*(Dir(f"d{n}") for n in range(100)), File("d1/f"), Hardlink("l", "d1/f")])
-    before = open_descriptors()
 
     for number, archive in enumerate((tar, tar[:-1024] + named(b".."))):
         staging_dir = tmp_path / str(number)
@@ -568,7 +562,7 @@ def test_no_descriptor_is_left_open_after_success_or_refusal(tmp_path: Path) -> 
         except InvalidLayer:
             assert number == 1
 
-    assert open_descriptors() == before
+    assert open_below(tmp_path) == []
 
 
 @pytest.mark.root

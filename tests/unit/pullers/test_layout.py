@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.descriptors import open_below
 from tests.support.images import DOCKER_INDEX, OCI_MANIFEST, Image, Index, build_image, build_index, dump, layer
 from tests.support.layouts import REF_NAME, blob_path, write_layout
 from tests.support.tar import File
@@ -325,11 +326,10 @@ def as_nobody() -> Iterator[None]:
 def test_open_files_do_not_pile_up(tmp_path: Path) -> None:
     """Whether it ends well or not, opening leaves no descriptor behind."""
     layout_dir = write_layout(tmp_path / "layout", {"latest": image_of("one")})
-    before = len(list(Path("/proc/self/fd").iterdir()))
 
     opened(f"oci:{layout_dir}")
     (layout_dir / "oci-layout").unlink()
     with pytest.raises(InvalidImage):
         opened(f"oci:{layout_dir}")
 
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_below(tmp_path) == []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.descriptors import open_below
 from worker.errors import InvalidImage, StorageExhausted
 from worker.pullers.spool import spooled
 
@@ -44,11 +45,10 @@ def test_a_failing_source_leaves_nothing_open(tmp_path: Path) -> None:
         yield b"begun"
         raise ConnectionError("gone")
 
-    before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(ConnectionError), spooled(broken(), spool_dir=tmp_path, max_bytes=100, image="i"):
         pass
 
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_below(tmp_path) == []
 
 
 @pytest.mark.root

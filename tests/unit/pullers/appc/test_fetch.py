@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """An archive that did not change is fetched again only if its layer is wanted."""
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.acis import AciServer, aci_server, aci_tar, appc_manifest, dependency, write_aci
+from tests.support.descriptors import open_below
 from tests.support.tar import File
 from worker.errors import DigestMismatch, RegistryUnavailable, RegistryUnusable
 from worker.oci.digest import Digest
@@ -152,17 +152,10 @@ def test_a_directory_is_known_by_its_files(tmp_path: Path) -> None:
     with ExitStack() as spool:
         image = spool.enter_context(opened(tmp_path, str(tmp_path / "acis")))
         assert image.digest == first
-        assert spooled_files(tmp_path / "spool") == []
+        assert open_below(tmp_path / "spool") == []
         assert len(blobs(image)) == 2
 
     write_images(tmp_path / "acis", base=b"newer")
     with opened(tmp_path, str(tmp_path / "acis")) as image:
         assert image.digest != first
-        assert len(spooled_files(tmp_path / "spool")) == 2
-
-
-def spooled_files(directory: Path) -> list[str]:
-    """Return the unnamed files that this process has open in a directory."""
-    links = [Path(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]  # noqa: PTH208 - names only
-    targets = [str(link.readlink()) for link in links if link.is_symlink()]
-    return [target for target in targets if target.startswith(f"{directory}/")]
+        assert len(open_below(tmp_path / "spool")) == 2
