@@ -25,6 +25,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _SQUASHED_LOSSES = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP})
 _OWNER_DIR_BITS = 0o700
 _OWNER_FILE_BITS = 0o400
+_SET_ID_BITS = 0o6000
 
 
 def set_attributes(target: int | str, entry: TarEntry, *, is_squashed: bool) -> None:
@@ -34,8 +35,8 @@ def set_attributes(target: int | str, entry: TarEntry, *, is_squashed: bool) -> 
         target: A descriptor, or for what cannot be opened the magic link of an O_PATH descriptor: neither can be
             exchanged for something else meanwhile.
         entry: Says what.
-        is_squashed: Owners are left as they are, attributes that need privileges are dropped, and the owner can always
-            read.
+        is_squashed: Owners are left as they are, attributes that need privileges are dropped, setuid and setgid bits
+            too, and the owner can always read.
 
     Raises:
         Refusal: The filesystem cannot hold an extended attribute of this size.
@@ -94,7 +95,9 @@ def is_dropped_xattr(name: bytes, entry_type: EntryType) -> bool:
 def _mode(entry: TarEntry, *, is_squashed: bool) -> int:
     if not is_squashed:
         return entry.mode
-    return entry.mode | (_OWNER_DIR_BITS if entry.type is EntryType.DIRECTORY else _OWNER_FILE_BITS)
+    # A file that is setuid root in the image would be setuid to whoever runs the worker.
+    kept = entry.mode & ~_SET_ID_BITS
+    return kept | (_OWNER_DIR_BITS if entry.type is EntryType.DIRECTORY else _OWNER_FILE_BITS)
 
 
 def _set_xattrs(target: int | str, entry: TarEntry, *, is_squashed: bool) -> None:

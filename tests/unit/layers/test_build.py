@@ -610,13 +610,15 @@ def test_the_record_says_what_the_layer_hides(layer_format: LayerFormat, tmp_pat
 
 
 def test_the_tree_of_a_squashed_layer_belongs_to_whoever_runs(tmp_path: Path) -> None:
-    """Without root there are no owners and no devices, and nothing is unreadable."""
+    """Without root there are no owners, no devices and no setuid or setgid bits, and nothing is unreadable."""
     record = build(
         [
             Dir("locked", mode=0o000, uid=1000),
             File("locked/secret", b"s", mode=0o000, uid=70_000),
             CharDevice("null", 1, 3),
             File("suid", mode=0o4711),
+            Dir("sgid", mode=0o2755),
+            Dir("sticky", mode=0o1777),
         ],
         tmp_path,
         is_squashed=True,
@@ -627,5 +629,7 @@ def test_the_tree_of_a_squashed_layer_belongs_to_whoever_runs(tmp_path: Path) ->
     assert "null" not in nodes
     assert nodes["locked"].mode == 0o700
     assert nodes["locked/secret"].mode == 0o400
-    assert nodes["suid"].mode == 0o4711
+    assert nodes["suid"].mode == 0o711
+    assert nodes["sgid"].mode == 0o755
+    assert nodes["sticky"].mode == 0o1777
     assert {node.owner for node in nodes.values()} == {(os.geteuid(), os.getegid())}
