@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -131,10 +131,10 @@ class Images:
             return None
 
     def remember(self, reference: str, *, platform: str, digest: Digest, opener: str | None) -> None:
-        """Record what a reference resolved to, and for whom.
+        """Record what a reference resolved to just now, and for whom: what was known of it before counts no more.
 
-        Effect: survives power loss; the last caller's digest wins. Who opened the same image before stays recorded, and
-            what anybody may have stays so.
+        Effect: survives power loss; the last caller wins. Others who opened the image before ask the source once more,
+            which may have been told since to give it to fewer.
 
         Args:
             reference: Normalised.
@@ -144,32 +144,39 @@ class Images:
         """
         openers = None if opener is None else (opener,)
         new = ResolvedReference(reference=reference, platform=platform, digest=digest, openers=openers)
-        self._record(new, may_move=True)
+        self._record(reference, platform=platform, change=lambda _: new)
 
     def admit(self, found: ResolvedReference, *, opener: str | None) -> None:
         """Record that the source gave the same image to somebody else too, unless the reference has moved on."""
-        self._record(replace(found, openers=None if opener is None else (opener,)), may_move=False)
 
-    def _record(self, new: ResolvedReference, *, may_move: bool) -> None:
-        if self._to_write(new, may_move=may_move) is None:
+        def admitted(current: ResolvedReference | None) -> ResolvedReference | None:
+            if current is None or current.digest != found.digest:
+                return current
+            return current.also_for(opener)
+
+        self._record(found.reference, platform=found.platform, change=admitted)
+
+    def _record(
+        self,
+        reference: str,
+        *,
+        platform: str,
+        change: Callable[[ResolvedReference | None], ResolvedReference | None],
+    ) -> None:
+        """Replace what is recorded by what `change` makes of it, if that is something else."""
+        current = self.resolved(reference, platform=platform)
+        if change(current) == current:
             return
-        path = self._paths.reference_path(new.reference, platform=new.platform)
+        path = self._paths.reference_path(reference, platform=platform)
         with staging(self._paths.staging_dir / f"reference-{path.name}") as directory:
             # Looked at again, now that nobody else writes it.
-            found = self._to_write(new, may_move=may_move)
-            if found is not None:
+            current = self.resolved(reference, platform=platform)
+            new = change(current)
+            if new is not None and new != current:
                 # Made in staging, so that nothing is left among the references by a process killed here.
-                durable.write_new(directory / "reference.json", json.dumps(found.to_document()).encode())
+                durable.write_new(directory / "reference.json", json.dumps(new.to_document()).encode())
                 durable.sync_files(directory)
                 durable.rename(directory / "reference.json", path)
-
-    def _to_write(self, new: ResolvedReference, *, may_move: bool) -> ResolvedReference | None:
-        """Return what is to be recorded, or None if there is nothing to change."""
-        current = self.resolved(new.reference, platform=new.platform)
-        if current is None or current.digest != new.digest:
-            return new if may_move else None
-        merged = current.also_for(new.openers)
-        return None if merged == current else merged
 
     def references(self) -> Iterator[tuple[Path, ResolvedReference]]:
         """List what references resolved to, with the file that says so; unreadable ones are passed over."""

@@ -29,12 +29,13 @@ class ResolvedReference:
     digest: Digest
     openers: tuple[str, ...] | None
 
-    def also_for(self, openers: tuple[str, ...] | None) -> Self:
-        """Return the same for more of them; what anybody may have stays so."""
-        if self.openers is None or openers is None:
+    def also_for(self, opener: str | None) -> Self:
+        """Return the same for one more, or for anybody; what anybody may have stays so."""
+        if self.openers is None or opener is None:
             return replace(self, openers=None)
-        more = tuple(opener for opener in openers if opener not in self.openers)
-        return replace(self, openers=(*self.openers, *more)[-MAX_OPENERS:])
+        if opener in self.openers:
+            return self
+        return replace(self, openers=(*self.openers, opener)[-MAX_OPENERS:])
 
     def to_document(self) -> dict[str, Any]:
         """Return what `read_reference` reads."""

@@ -9,6 +9,7 @@ from tests.support.provisioners import small_image
 from worker.errors import RecordCorrupt
 from worker.oci.digest import Digest
 from worker.store.images import RefOwner
+from worker.store.resolved import ResolvedReference
 from worker.store.store import Store
 
 _OWNER = RefOwner(node="n1", container_id="c1", name="rootfs")
@@ -67,32 +68,32 @@ def test_the_last_resolution_wins_and_corrupt_ones_are_as_none(store: Store, dig
     assert list(store.images.references()) == []
 
 
-def test_who_opened_an_image_is_remembered_until_the_reference_moves(store: Store, digest: Digest) -> None:
-    """Marks add up for one image; what anybody may have stays so; another image begins anew."""
+def test_who_opened_an_image_is_remembered_until_its_source_is_asked_again(store: Store, digest: Digest) -> None:
+    """Admissions add up for one image, and what anybody may have stays so; whoever asks the source begins anew."""
     name, platform = "docker.io/team/a:1", "linux/amd64"
 
-    def openers() -> tuple[str, ...] | None:
-        found = store.images.resolved(name, platform=platform)
-        assert found is not None
-        return found.openers
+    def found() -> ResolvedReference:
+        resolved = store.images.resolved(name, platform=platform)
+        assert resolved is not None
+        return resolved
 
-    for opener in ("one", "two", "one"):
-        store.images.remember(name, platform=platform, digest=digest, opener=opener)
-    assert openers() == ("one", "two")
-    old = store.images.resolved(name, platform=platform)
-    assert old is not None
-    store.images.admit(old, opener="three")
-    assert openers() == ("one", "two", "three")
-    for opener in (None, "four"):
-        store.images.remember(name, platform=platform, digest=digest, opener=opener)
-    assert openers() is None
+    store.images.remember(name, platform=platform, digest=digest, opener="one")
+    old = found()
+    for opener in ("two", "one", "three"):
+        store.images.admit(old, opener=opener)
+    assert found().openers == ("one", "two", "three")
+    store.images.remember(name, platform=platform, digest=digest, opener="four")
+    assert found().openers == ("four",)
+    store.images.admit(old, opener=None)
+    store.images.admit(old, opener="five")
+    assert found().openers is None
+    store.images.remember(name, platform=platform, digest=digest, opener="six")
+    assert found().openers == ("six",), "it is private by now"
 
     store.images.remember(name, platform=platform, digest=Digest.of(b"other"), opener="one")
     store.images.admit(old, opener="three")
-    found = store.images.resolved(name, platform=platform)
 
-    assert found is not None
-    assert (found.digest, found.openers) == (Digest.of(b"other"), ("one",)), "a late admission changes nothing"
+    assert (found().digest, found().openers) == (Digest.of(b"other"), ("one",)), "a late admission changes nothing"
 
 
 def test_a_held_ref_is_dropped_only_by_force(store: Store, digest: Digest) -> None:

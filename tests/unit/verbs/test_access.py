@@ -233,6 +233,45 @@ def test_what_came_from_a_url_with_a_secret_is_private_too(tmp_path: Path, redis
                 node.pull({"image": image, "secret": secret})
 
 
+def test_an_image_that_became_private_is_nobody_elses_once_its_source_was_asked(tmp_path: Path, redis_url: str) -> None:
+    """Until then what anybody had stays anybody's; and who had it by a login since taken back is asked again, too."""
+    content = tar_bytes(docker_archive_entries({("demo:1",): small_image()}))
+    logins = {"first": "p1", "second": "p2"}
+    secrets_dir = tmp_path / "secrets"
+    secrets_dir.mkdir()
+    for name, password in logins.items():
+        (secrets_dir / name).write_text(json.dumps({"username": name, "password": password}))
+
+    def archive(asked: Asked) -> Answer:
+        known = {
+            f"Basic {base64.b64encode(f'{name}:{password}'.encode()).decode()}" for name, password in logins.items()
+        }
+        return Answer(body=content) if is_public or asked.authorization in known else Answer(status=401)
+
+    with (
+        odd_server() as server,
+        provisioner(tmp_path, redis_url, secrets_dir=secrets_dir, archive_protocols=("http",)) as node,
+    ):
+        server.on("/demo.tar", archive)
+
+        def pull(secret: str | None, *, cached: bool = True) -> object:
+            image = f"docker-archive:http://{server.host}/demo.tar"
+            return node.pull({"image": image, "secret": secret, "cached": cached})
+
+        is_public = True
+        pull(None)
+        is_public = False
+        assert pull(None)
+        pull("first", cached=False)
+        with pytest.raises(AccessDenied):
+            pull(None)
+        assert pull("second")
+        del logins["second"]
+        pull("first", cached=False)
+        with pytest.raises(AccessDenied):
+            pull("second")
+
+
 def test_nothing_of_a_credential_is_on_disk(site: Site) -> None:
     """Neither of one that opened something nor of one that did not."""
     for secret in ("first", "other"):
