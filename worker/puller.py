@@ -42,9 +42,9 @@ class Credential:
     password: str = field(repr=False)
     registry: str | None = None
 
-    def is_for(self, registry: str) -> bool:
-        """Tell whether it may be sent to `registry`."""
-        return self.registry in (None, registry)
+    def is_for(self, registry: str | None) -> bool:
+        """Tell whether it may be sent to `registry`; None is nobody."""
+        return registry is not None and self.registry in (None, registry)
 
 
 class RemoteImage(abc.ABC):

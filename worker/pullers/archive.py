@@ -59,6 +59,8 @@ class ArchivePuller(Puller):
         self, source: ImageSource, *, platform: Platform, credential: Credential | None
     ) -> AbstractContextManager[RemoteImage]:
         location = source.url or source.path or Path("/")
+        if credential is not None and not credential.is_for(source.host):
+            credential = None
         return self.open_at([location], source, platform=platform, credential=credential)
 
     @contextmanager

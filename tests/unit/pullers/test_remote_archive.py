@@ -196,7 +196,18 @@ def test_a_credential_goes_to_its_host_only(server: OddServer, tmp_path: Path) -
         assert {asked.authorization for asked in server.asked} == {basic}
         assert {asked.authorization for asked in other.asked} == {None}
     with pytest.raises(InvalidArgument, match="a secret is for http and https"):
-        opened("docker-archive:memory:///demo.tar", tmp_path, credential=CREDENTIAL)
+        opened("docker-archive:memory://there/demo.tar", tmp_path, credential=CREDENTIAL)
+
+
+def test_a_credential_of_another_host_is_not_shown(server: OddServer, tmp_path: Path) -> None:
+    """A repair asks all sources of a layer with what its caller has for one of them."""
+    server.on("/demo.tar", Answer(body=archive_of()))
+    credential = Credential("u", "s3cret-pass", registry="registry.example:5000")
+
+    _, _, is_private = opened(f"docker-archive:http://{server.host}/demo.tar", tmp_path, credential=credential)
+
+    assert not is_private
+    assert {asked.authorization for asked in server.asked} == {None}
 
 
 @pytest.mark.parametrize(
