@@ -19,6 +19,7 @@ from worker.oci.platform import Platform
 from worker.oci.reference import ImageSource
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_DIGEST_PREFIXES = ("sha256:", "sha512:")
 
 
 def _name(text: object) -> object:
@@ -41,8 +42,13 @@ def _platform(text: object) -> Platform | None:
     return Platform.parse(text)
 
 
+def _stored_image(text: object) -> Digest | ImageSource:
+    return Digest.parse(text) if isinstance(text, str) and text.startswith(_DIGEST_PREFIXES) else _image(text)
+
+
 Name = Annotated[str, BeforeValidator(_name)]
 Image = Annotated[InstanceOf[ImageSource], BeforeValidator(_image)]
+StoredImage = Annotated[InstanceOf[Digest] | InstanceOf[ImageSource], BeforeValidator(_stored_image)]
 Container = Annotated[InstanceOf[ContainerId], BeforeValidator(ContainerId.parse)]
 MaybePlatform = Annotated[InstanceOf[Platform] | None, BeforeValidator(_platform)]
 
@@ -105,7 +111,7 @@ class PullRequest(_Request):
 class PruneRequest(_Request):
     """`provisioner.prune`; `excluded_images` are references or digests."""
 
-    excluded_images: Sequence[str] = Field(default=())
+    excluded_images: Sequence[StoredImage] = Field(default=())
     node: Name | None = None
     dry_run: bool = False
     unused_seconds: float = Field(default=0.0, ge=0)
@@ -114,17 +120,13 @@ class PruneRequest(_Request):
 
     @property
     def excluded_digests(self) -> frozenset[Digest]:
-        """The excluded images given by digest."""
-        return frozenset(Digest.parse(text) for text in self.excluded_images if _is_digest(text))
+        """The excluded images given by digest, with a name before it or without."""
+        return frozenset(digest for image in self.excluded_images if (digest := _digest_of(image)) is not None)
 
     @property
     def excluded_references(self) -> frozenset[str]:
-        """The excluded images given by reference, normalised.
-
-        Raises:
-            InvalidArgument: For a malformed one.
-        """
-        return frozenset(ImageSource.parse(text).normalised for text in self.excluded_images if not _is_digest(text))
+        """The excluded images given by reference, normalised."""
+        return frozenset(image.normalised for image in self.excluded_images if isinstance(image, ImageSource))
 
 
 class RecoverRequest(_Request):
@@ -137,27 +139,25 @@ class RecoverRequest(_Request):
 class VerifyRequest(_Request):
     """`provisioner.verify`; `image` is a reference or a digest, and None all that the store has."""
 
-    image: str | None = None
+    image: StoredImage | None = None
     node: Name | None = None
     repair: bool = False
 
     @property
     def digest(self) -> Digest | None:
-        """The image, if it is given by digest."""
-        return Digest.parse(self.image) if self.image is not None and _is_digest(self.image) else None
+        """The image, if it is given by digest alone."""
+        return self.image if isinstance(self.image, Digest) else None
 
     @property
     def reference(self) -> str | None:
-        """The image, if it is given by reference, normalised.
-
-        Raises:
-            InvalidArgument: For a malformed one.
-        """
-        return None if self.image is None or _is_digest(self.image) else ImageSource.parse(self.image).normalised
+        """The image, if it is given by reference, normalised."""
+        return self.image.normalised if isinstance(self.image, ImageSource) else None
 
 
-def _is_digest(text: str) -> bool:
-    return text.startswith(("sha256:", "sha512:"))
+def _digest_of(image: Digest | ImageSource) -> Digest | None:
+    if isinstance(image, Digest):
+        return image
+    return None if image.reference is None else image.reference.digest
 
 
 def _first_error(error: ValidationError) -> ProvisionerError:

@@ -90,22 +90,25 @@ def test_a_bad_provision_request_names_its_fault(keywords: dict[str, object], na
 
 
 def test_excluded_images_are_references_or_digests() -> None:
-    """Both spellings are understood; references are normalised."""
-    digest = "sha256:" + "a" * 64
+    """All spellings are understood; references are normalised; a digest counts also where a name stands before it."""
+    digest, other = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 
-    request = PruneRequest.parse({"excluded_images": ["alpine", digest]})
+    request = PruneRequest.parse({"excluded_images": ["alpine", digest, f"busybox:1@{other}"]})
 
-    assert request.excluded_references == {"docker.io/library/alpine:latest"}
-    assert {str(each) for each in request.excluded_digests} == {digest}
+    assert request.excluded_references == {
+        "docker.io/library/alpine:latest",
+        f"docker.io/library/busybox:1@{other}",
+    }
+    assert {str(each) for each in request.excluded_digests} == {digest, other}
 
 
 @pytest.mark.parametrize("image", ["sha256:short", "UPPER"])
-def test_a_malformed_excluded_image_is_named(image: str) -> None:
-    """One bad name fails the prune instead of pruning what was meant to stay."""
-    request = PruneRequest.parse({"excluded_images": [image]})
-
+def test_a_malformed_stored_image_is_named(image: str) -> None:
+    """One bad name fails the prune instead of pruning what was meant to stay, before any node is asked."""
     with pytest.raises(InvalidArgument, match=image):
-        _ = (request.excluded_references, request.excluded_digests)
+        PruneRequest.parse({"excluded_images": ["alpine", image]})
+    with pytest.raises(InvalidArgument, match=image):
+        VerifyRequest.parse({"image": image})
 
 
 def test_known_containers_are_parsed() -> None:

@@ -96,9 +96,7 @@ def destroy(cluster: Cluster, container: str, timeout: float, as_json: bool) -> 
 def prune(cluster: Cluster, /, excluded: Sequence[str], timeout: float, as_json: bool, **options: Any) -> None:
     """Free what no container uses, in every store or in that of one node."""
     keywords = {"excluded_images": list(excluded), **without_nulls(options)}
-    request = PruneRequest.parse(keywords)
-    # Both parse what they return: a malformed name is found before anything is sent.
-    _ = request.excluded_references, request.excluded_digests
+    PruneRequest.parse(keywords)
     answer = _answer(cluster, "prune", keywords, title="prune", timeout=timeout)
     emit(answer, as_json=as_json, render=lambda: stores_pruned_table(answer["stores"], is_dry_run=options["dry_run"]))
 
@@ -148,9 +146,7 @@ def verify(cluster: Cluster, /, image: str | None, timeout: float, as_json: bool
     Layers that are kept as tars are hashed again; of unpacked ones only the record and readability can be checked.
     """
     keywords = without_nulls({"image": image, **options})
-    request = VerifyRequest.parse(keywords)
-    # Both parse what they return: a malformed name is found before anything is sent.
-    _ = request.reference, request.digest
+    VerifyRequest.parse(keywords)
     answer = _answer(cluster, "verify", keywords, title="verify", timeout=timeout)
     emit(answer, as_json=as_json, render=lambda: stores_verified_table(answer["stores"]))
     if any(store["problems"] for store in answer["stores"]):

@@ -106,7 +106,6 @@ def verify(node: Node, request: VerifyRequest, *, on_progress: OnProgress) -> St
 
     Raises:
         ImageNotFound: The store does not know the image.
-        InvalidArgument: Its name is malformed.
     """
     if request.node not in (None, node.name):
         return Elsewhere(node=str(request.node))
@@ -134,7 +133,7 @@ def _asked_for(node: Node, request: VerifyRequest) -> frozenset[Digest] | None:
     if digest is not None and node.store.paths.image_dir(str(digest)).exists():
         found.add(digest)
     if not found:
-        raise ImageNotFound(image=request.image, reason=f"the store of node {node.name} does not know it")
+        raise ImageNotFound(image=str(request.image), reason=f"the store of node {node.name} does not know it")
     return frozenset(found)
 
 
