@@ -109,6 +109,14 @@ class Partials:
                 if not partial.bytes_kept:
                     partial.discard()
 
+    def drop(self, digest: Digest) -> None:
+        """Delete what is kept of a blob unless somebody holds it."""
+        path = self._directory / str(digest)
+        lock = _try_lock(path) if path.exists() else None
+        if lock is not None:
+            with lock:
+                path.unlink(missing_ok=True)
+
     def sweep(self, *, unused_seconds: float) -> int:
         """Delete those that nobody added to within this time and nobody holds, and return the bytes freed."""
         freed_bytes, before = 0, time.time() - unused_seconds

@@ -20,8 +20,10 @@ from worker.store.prune import (
     recheck,
     survey,
 )
+from worker.store.staging import sweep_staging
 from worker.store.trash import empty_trash
 from worker.verbs.node import Elsewhere, Node
+from worker.verbs.undo import drop_stale_refs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +53,8 @@ def prune(node: Node, request: PruneRequest) -> StorePruned | Elsewhere:
     All such images; or only those unused for `unused_seconds`; or, the longest unused first, only until so much of the
     store's filesystem is free (`free_bytes`, `free_percent`), and none if it is.
 
-    Effect: on return the files are deleted and their space is free. Killed anywhere, the next prune goes on.
+    What dead workers left goes as well, and keeps nothing. Effect: on return the files are deleted and their space is
+    free. Killed anywhere, the next prune goes on.
     Locking: waits until `recover` has finished on this node; takes the exclusive lock for the renames.
     """
     if request.node not in (None, node.name):
@@ -60,6 +63,9 @@ def prune(node: Node, request: PruneRequest) -> StorePruned | Elsewhere:
     with locked(node.work.node_lock_path, exclusive=False):
         if policy.bytes_wanted is not None and policy.bytes_wanted <= 0:
             return _report(node, PrunePlan(), 0, 0.0)
+        if not request.dry_run:
+            sweep_staging(node.store.paths.staging_dir)
+            drop_stale_refs(node)
         sizes = {} if policy.bytes_wanted is None else layer_sizes(node.store)
         found = survey(node.store)
         plan = plan_prune(found, policy, sizes=sizes)

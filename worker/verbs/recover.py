@@ -9,7 +9,6 @@ import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 
 from worker.container_id import ContainerId
 from worker.container_view import ContainerView, RestoreKind
@@ -25,7 +24,7 @@ from worker.verbs.destroy import destroy_all
 from worker.verbs.home import Home, containers_on_disk, existing, nested_ids
 from worker.verbs.node import Elsewhere, Node
 from worker.verbs.remount import bring_back, show
-from worker.verbs.undo import is_unrecorded, take_down
+from worker.verbs.undo import drop_stale_refs, take_down
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ def recover(node: Node, request: RecoverRequest, *, is_start: bool = False) -> N
                     _destroy(node, container_id, result)
                 else:
                     _recover_one(node, container_id, result)
-        result.cleaned += _drop_stale_refs(node)
+        result.cleaned += drop_stale_refs(node)
         result.cleaned += node.image_mounts.release_unneeded(lambda digest, user: _stands_on(node, digest, user))
         result.cleaned += _forget_absent(node, seen)
         empty_trash(node.work.trash_dir)
@@ -162,16 +161,6 @@ def _undo_pending(node: Node, home: Home, record: ContainerRecord) -> int:
             home.write(home.read().without(name))
             undone += 1
     return undone
-
-
-def _drop_stale_refs(node: Node) -> int:
-    """Drop this node's refs that no record stands behind and nobody holds, and those cut short by a crash."""
-    dropped = 0
-    for digest in node.store.images.digests():
-        for path, owner in node.store.images.refs(digest):
-            if is_unrecorded(node, digest, owner):
-                dropped += node.store.images.drop_stale(path, is_stale=partial(is_unrecorded, node, digest))
-    return dropped
 
 
 def _owner(node: Node, container_id: ContainerId, name: str) -> RefOwner:

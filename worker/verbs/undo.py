@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from worker.container_id import ContainerId
 from worker.errors import ContainerDestroying, ProvisionUnderWay, RecordCorrupt
@@ -11,6 +12,7 @@ from worker.paths import RootfsPaths
 from worker.records import read_record
 from worker.requests import ProvisionRequest
 from worker.store.images import RefOwner
+from worker.store.staging import sweep_staging
 from worker.store.trash import discard, empty_trash
 from worker.verbs.home import Home, existing, nested_ids
 from worker.verbs.node import Elsewhere, Node
@@ -21,7 +23,8 @@ from worker.verbs.stack import close_stack
 def take_back(node: Node, request: ProvisionRequest) -> Elsewhere | None:
     """Undo a provision that its caller revoked, wherever it stopped; one that was answered stays.
 
-    Effect: on return nothing of the request is left but layers that were pulled whole, which prune takes.
+    Effect: on return nothing of the request is left but layers that were pulled whole, which prune takes, and what
+        somebody else is at work on by now.
 
     Raises:
         ProvisionUnderWay: Another request for the same rootfs is at work, whose it is by now; or the process that was
@@ -30,20 +33,37 @@ def take_back(node: Node, request: ProvisionRequest) -> Elsewhere | None:
     view = node.containers.get(request.container_id)
     if view is not None and view.node != node.name:
         return Elsewhere(node=view.node)
-    if _is_worked_on(node, request):
+    digest = _digest_of(node, request)
+    if digest is not None and node.store.images.is_held(digest, _owner_of(node, request)):
         raise ProvisionUnderWay(container_id=str(request.container_id), name=request.name)
     is_pending = view is not None and view.pending.get(request.name) == request.image.normalised
     abandon(node, request, generation=view.generation if view is not None and is_pending else None)
+    if digest is not None:
+        _drop_partials(node, digest)
+    sweep_staging(node.store.paths.staging_dir)
+    drop_stale_refs(node)
     return None
 
 
-def _is_worked_on(node: Node, request: ProvisionRequest) -> bool:
+def _digest_of(node: Node, request: ProvisionRequest) -> Digest | None:
+    """Return the image that the record has for the request; None if it never came so far."""
     record = read_record(node.work.record_path(request.container_id.parts))
     digest = record.pending.get(request.name)
     if digest is None and (entry := record.rootfses.get(request.name)) is not None:
         digest = entry.info.digest
-    owner = RefOwner(node=node.name, container_id=str(request.container_id), name=request.name)
-    return digest is not None and node.store.images.is_held(Digest.parse(digest), owner)
+    return None if digest is None else Digest.parse(digest)
+
+
+def _owner_of(node: Node, request: ProvisionRequest) -> RefOwner:
+    return RefOwner(node=node.name, container_id=str(request.container_id), name=request.name)
+
+
+def _drop_partials(node: Node, digest: Digest) -> None:
+    """Delete what is kept of the image's blobs for the next attempt, since there will be none."""
+    with suppress(RecordCorrupt):
+        image = node.store.images.get(digest)
+        for descriptor in image.manifest.layers if image is not None else ():
+            node.store.partials.drop(descriptor.digest)
 
 
 def abandon(node: Node, request: ProvisionRequest, *, generation: str | None) -> None:
@@ -85,6 +105,20 @@ def _is_ours(node: Node, home: Home, request: ProvisionRequest, *, generation: s
     return entry is None or not node.backend(entry.info.backend).is_provisioned(paths)
 
 
+def drop_stale_refs(node: Node) -> int:
+    """Drop refs that no record stands behind and nobody holds, and return how many.
+
+    Those of this node's containers, those cut short by a crash, and those of pulls, of whichever node: a pull holds its
+    ref as long as it means something. Safe beside everything else.
+    """
+    dropped = 0
+    for digest in node.store.images.digests():
+        for path, owner in node.store.images.refs(digest):
+            if is_unrecorded(node, digest, owner):
+                dropped += node.store.images.drop_stale(path, is_stale=partial(is_unrecorded, node, digest))
+    return dropped
+
+
 def drop_unrecorded_ref(node: Node, digest: Digest, owner: RefOwner) -> bool:
     """Remove a ref that no record stands behind and nobody holds; tell whether it is gone.
 
@@ -97,12 +131,10 @@ def drop_unrecorded_ref(node: Node, digest: Digest, owner: RefOwner) -> bool:
 
 def is_unrecorded(node: Node, digest: Digest, owner: RefOwner | None) -> bool:
     """Tell whether no record of this node needs the ref; one cut short by a crash is nobody's."""
-    if owner is None:
+    if owner is None or not owner.container_id:
         return True
     if owner.node != node.name:
         return False
-    if not owner.container_id:
-        return True
     try:
         record = read_record(node.work.record_path(ContainerId.parse(owner.container_id).parts))
     except RecordCorrupt:

@@ -11,8 +11,10 @@ from tests.support.mounts import mounts_below, unmount
 from tests.support.provisioners import SMALL_TREE, files, small_layout, tree_text
 from worker.errors import InvalidArgument
 from worker.linux.flock import locked
+from worker.oci.digest import Digest
 from worker.provisioner import Elsewhere, Provisioner
 from worker.runtime import make_provisioner
+from worker.store.images import RefOwner
 
 pytestmark = [pytest.mark.root, pytest.mark.redis]
 
@@ -63,13 +65,13 @@ def test_a_dry_run_says_the_same_and_does_nothing(node: Provisioner, image: str)
     assert announced["bytes_freed"] > 0
 
 
-@pytest.mark.parametrize("by_digest", [True, False])
-def test_excluded_images_stay_whole(node: Provisioner, image: str, *, by_digest: bool) -> None:
-    """By digest or by any spelling of the reference."""
+@pytest.mark.parametrize("spelling", ["{image}", "{digest}", "team/app:1@{digest}"])
+def test_excluded_images_stay_whole(node: Provisioner, image: str, spelling: str) -> None:
+    """By any spelling of the reference, or by digest, whatever name stands before it."""
     pulled = node.pull({"image": image})
     assert not isinstance(pulled, Elsewhere)
 
-    pruned = node.prune({"excluded_images": [pulled["digest"] if by_digest else image]})
+    pruned = node.prune({"excluded_images": [spelling.format(image=image, digest=pulled["digest"])]})
 
     assert not isinstance(pruned, Elsewhere)
     assert (pruned["images"], pruned["layers"]) == ([], [])
@@ -84,6 +86,25 @@ def test_a_bad_exclusion_prunes_nothing(node: Provisioner, image: str) -> None:
         node.prune({"excluded_images": ["Not-A-Name"]})
 
     assert len(list(node.node.store.images.digests())) == 1
+
+
+def test_what_killed_pulls_left_keeps_nothing(node: Provisioner, image: str) -> None:
+    """Neither the pin of one that nobody carries on, nor what it had staged; what a living one holds stays."""
+    pulled = node.pull({"image": image})
+    assert not isinstance(pulled, Elsewhere)
+    digest, store = Digest.parse(pulled["digest"]), node.node.store
+    for name in ("n1", "another"):
+        store.images.keep(digest, RefOwner(node=name, container_id="", name=f"pull-{name}"))
+    (store.paths.staging_dir / "layer").mkdir()
+    (store.paths.staging_dir / "layer.lock").touch()
+
+    with store.images.pin(digest, RefOwner(node="n1", container_id="", name="heal-1")):
+        beside = node.prune({})
+    after = node.prune({})
+
+    assert beside["images"] == []  # type: ignore[index]
+    assert files(store.paths.staging_dir) == []
+    assert after["images"] == [pulled["digest"]]  # type: ignore[index]
 
 
 def test_an_unreadable_image_in_use_freezes_the_layers(node: Provisioner, image: str, tmp_path: Path) -> None:

@@ -83,6 +83,11 @@ def partial_path(node: Provisioner) -> Path:
 
 def pull_killed(node: Provisioner, image: str) -> None:
     """Pull in a child that dies by SIGKILL once it has taken three mebibytes."""
+    work_killed(node, lambda again, die: again.pull({"image": image}, on_progress=die))
+
+
+def work_killed(node: Provisioner, work: Callable[[Provisioner, Callable[[Progress], None]], object]) -> None:
+    """Work in a child that dies by SIGKILL once it has taken three mebibytes."""
     settings = node.node.settings
 
     def die(progress: Progress) -> None:
@@ -92,7 +97,7 @@ def pull_killed(node: Provisioner, image: str) -> None:
     child = os.fork()
     if child == 0:
         try:
-            make_provisioner(settings).pull({"image": image}, on_progress=die)
+            work(make_provisioner(settings), die)
         finally:
             os._exit(1)
     _, status = os.waitpid(child, 0)
@@ -118,6 +123,27 @@ def test_a_killed_pull_goes_on_where_it_was(node: Provisioner, registry: Registr
     sent = re.findall(rf'"GET /v2/resume/{layer_format}/blobs/{BLOB.digest} HTTP/1.1" (\d+) (\d+)', log)
     assert ("206", str(len(BLOB.content) - kept_bytes)) == sent[-1]
     assert files(node.node.store.paths.partial_dir) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_provision_that_is_taken_back_keeps_nothing_for_another_attempt(node: Provisioner, server: OddServer) -> None:
+    """There will be none; what somebody else adds to by now stays."""
+    image = serve_image(server, Answer(body=BLOB.content))
+    keywords = {"container_id": "c1", "image": image}
+    work_killed(node, lambda again, die: again.provision(keywords, on_progress=die))
+    assert partial_path(node).stat().st_size == KEPT_BYTES
+
+    with node.node.store.partials.hold(Digest.parse(BLOB.digest), size_bytes=len(BLOB.content)):
+        node.take_back(keywords)
+        assert partial_path(node).exists()
+    node.provision(keywords)
+    node.destroy({"container_id": "c1"})
+    node.prune({})
+    work_killed(node, lambda again, die: again.provision(keywords, on_progress=die))
+    node.take_back(keywords)
+
+    paths = node.node.store.paths
+    assert files(paths.partial_dir) == files(paths.staging_dir) == []
 
 
 def test_a_broken_off_pull_goes_on_where_it_was(node: Provisioner, server: OddServer) -> None:
