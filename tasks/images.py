@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tasks.base import ProvisionerTask
-from tasks.fanout import run_on
+from tasks.fanout import FanOutTask, run_on
 from worker.celery import app
 from worker.nodes import NodeView
 from worker.requests import PruneRequest, VerifyRequest
@@ -20,8 +20,8 @@ def pull(self: ProvisionerTask, *arguments: object, **keywords: object) -> dict[
     return self.run_here_or_forward(lambda node: node.pull(keywords, on_progress=self.reporter()))
 
 
-@app.task(bind=True, base=ProvisionerTask, name="provisioner.prune")  # type: ignore[untyped-decorator]
-def prune(self: ProvisionerTask, *arguments: object, **keywords: object) -> dict[str, Any]:
+@app.task(bind=True, base=FanOutTask, name="provisioner.prune")  # type: ignore[untyped-decorator]
+def prune(self: FanOutTask, *arguments: object, **keywords: object) -> dict[str, Any]:
     """Free what nothing uses: in one node's store, or once in every store that a live node has."""
     self.keywords_only(arguments)
     if PruneRequest.parse(keywords).node is None:
@@ -29,8 +29,8 @@ def prune(self: ProvisionerTask, *arguments: object, **keywords: object) -> dict
     return {"stores": [self.run_here_or_forward(lambda node: node.prune(keywords))]}
 
 
-@app.task(bind=True, base=ProvisionerTask, name="provisioner.verify")  # type: ignore[untyped-decorator]
-def verify(self: ProvisionerTask, *arguments: object, **keywords: object) -> dict[str, Any]:
+@app.task(bind=True, base=FanOutTask, name="provisioner.verify")  # type: ignore[untyped-decorator]
+def verify(self: FanOutTask, *arguments: object, **keywords: object) -> dict[str, Any]:
     """Compare what a node's store holds, or once every store, with what it must be, and repair it if wanted."""
     self.keywords_only(arguments)
     if VerifyRequest.parse(keywords).node is None:
@@ -38,7 +38,7 @@ def verify(self: ProvisionerTask, *arguments: object, **keywords: object) -> dic
     return {"stores": [self.run_here_or_forward(lambda node: node.verify(keywords, on_progress=self.reporter()))]}
 
 
-def _run_per_store(task: ProvisionerTask, keywords: Mapping[str, object]) -> None:
+def _run_per_store(task: FanOutTask, keywords: Mapping[str, object]) -> None:
     """Replace the task by one per store; return when this node's is the only one."""
     settings = process_settings()
     stores = process_nodes(settings).stores().values()

@@ -4,8 +4,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.base import ProvisionerTask
-from tasks.fanout import run_on
+from tasks.fanout import FanOutTask, run_on
 from worker.celery import app
 from worker.errors import StateUnavailable
 from worker.linux.flock import locked
@@ -15,8 +14,8 @@ from worker.runtime import process_nodes
 from worker.settings import process_settings
 
 
-@app.task(bind=True, base=ProvisionerTask, name="provisioner.recover")  # type: ignore[untyped-decorator]
-def recover(self: ProvisionerTask, *arguments: object, **keywords: object) -> dict[str, Any]:
+@app.task(bind=True, base=FanOutTask, name="provisioner.recover")  # type: ignore[untyped-decorator]
+def recover(self: FanOutTask, *arguments: object, **keywords: object) -> dict[str, Any]:
     """Reconcile a node with its disk, or every live node with its own."""
     self.keywords_only(arguments)
     if RecoverRequest.parse(keywords).node is None:

@@ -260,6 +260,15 @@ class NodeUnreachable(TransientError):
     sentence = "node {node} has no live worker"
 
 
+class NodesFailed(PermanentError):
+    """Some of the nodes that a task was spread over failed, each in its way; the others have done their part."""
+
+    failed: int
+    asked: int
+    failures: str
+    sentence = "{failed} of {asked} nodes failed: {failures}"
+
+
 # The services around the node.
 
 

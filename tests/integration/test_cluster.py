@@ -99,6 +99,13 @@ def test_work_reaches_the_node_it_belongs_to(
     with pytest.raises(Exception, match="on node n1"):
         scheduler.call("provision", container_id="a", image=image, node="n2")
 
+    only_here = scheduler.call("pull", image=small_layout(tmp_path / "other", "other"), node="n2")
+    verified = scheduler.call("verify", image=only_here["image"])
+    assert [(entry["node"], entry["problems"]) for entry in verified["stores"]] == [("n2", [])]
+    with pytest.raises(Exception, match="2 of 2 nodes failed: n1: ImageNotFound: .*; n2: ImageNotFound: ") as caught:
+        scheduler.call("verify", image="nowhere.example/absent:1")
+    assert type(caught.value).__name__ == "NodesFailed"
+
     recovered = scheduler.call("recover")
     assert [(entry["node"], entry["kept"]) for entry in recovered["nodes"]] == [("n1", ["a"]), ("n2", ["b.child", "b"])]
     assert scheduler.call("destroy", container_id="b", queue="node.n1") is True
@@ -106,7 +113,8 @@ def test_work_reaches_the_node_it_belongs_to(
     pruned = scheduler.call("prune")
     assert sorted(entry["node"] for entry in pruned["stores"]) == ["n1", "n2"]
     assert len({entry["store"] for entry in pruned["stores"]}) == 2
-    assert all(entry["images"] == [first["digest"]] for entry in pruned["stores"])
+    went = {entry["node"]: set(entry["images"]) for entry in pruned["stores"]}
+    assert went == {"n1": {first["digest"]}, "n2": {first["digest"], only_here["digest"]}}
     for each in (node, other_node):
         assert mounts_below(each.work_dir) == []
         assert files(each.work_dir / "containers") == []
