@@ -102,7 +102,7 @@ def test_work_reaches_the_node_it_belongs_to(
     only_here = scheduler.call("pull", image=small_layout(tmp_path / "other", "other"), node="n2")
     verified = scheduler.call("verify", image=only_here["image"])
     assert [(entry["node"], entry["problems"]) for entry in verified["stores"]] == [("n2", [])]
-    with pytest.raises(Exception, match="2 of 2 nodes failed: n1: ImageNotFound: .*; n2: ImageNotFound: ") as caught:
+    with pytest.raises(Exception, match=r"2 of 2 nodes failed: n1: ImageNotFound: .*; n2: ImageNotFound: ") as caught:
         scheduler.call("verify", image="nowhere.example/absent:1")
     assert type(caught.value).__name__ == "NodesFailed"
 

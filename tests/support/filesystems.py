@@ -4,6 +4,7 @@
 import fcntl
 import struct
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ _ROOM = 256
 
 
 @contextmanager
-def loop_filesystem(directory: Path, *mkfs: str, size_bytes: int = 512 << 20) -> Iterator[Path]:
+def loop_filesystem(directory: Path, *mkfs: str, size_bytes: int = 512 << 20, options: str = "loop") -> Iterator[Path]:
     """Make a filesystem with `mkfs` and mount it; skip the test where there is no such program or filesystem."""
     if missing := missing_programs(mkfs[0]):
         pytest.skip(missing)
@@ -33,13 +34,30 @@ def loop_filesystem(directory: Path, *mkfs: str, size_bytes: int = 512 << 20) ->
     with image.open("wb") as file:
         file.truncate(size_bytes)
     made = subprocess.run([*mkfs, str(image)], check=False, capture_output=True, text=True)
-    mount = ["mount", "-o", "loop", str(image), str(target)]
+    mount = ["mount", "-o", options, str(image), str(target)]
     if made.returncode != 0 or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
         pytest.skip(f"nothing made by {' '.join(mkfs)} can be mounted here {made.stderr}")
     try:
         yield target
     finally:
         unmount_tree(target)
+
+
+@contextmanager
+def after_power_loss(directory: Path, *, options: str = "loop") -> Iterator[Path]:
+    """Mount what a power cut at this moment would leave of the filesystem that `loop_filesystem` made.
+
+    The file below the loop device has what the kernel has sent there by now; what is in its caches only is lost.
+    """
+    with tempfile.TemporaryDirectory(dir=directory) as other:
+        image, target = Path(other) / "filesystem.img", Path(other) / "filesystem"
+        subprocess.run(["cp", "--sparse=always", directory / "filesystem.img", image], check=True)
+        target.mkdir()
+        subprocess.run(["mount", "-o", options, image, target], check=True, capture_output=True)
+        try:
+            yield target
+        finally:
+            unmount_tree(target)
 
 
 def shared_bytes(path: Path) -> int:

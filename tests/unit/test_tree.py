@@ -35,6 +35,7 @@ SCENARIOS = {
     "test_tree.py": "this one",
     "verbs/test_backend_change.py": "a node whose backend setting changes",
     "verbs/test_crash.py": "a worker killed in any verb",
+    "verbs/test_power_loss.py": "what is on the disk when a verb answers",
     "verbs/test_image_volumes.py": "several images in one container, and containers in containers",
     "verbs/test_damage.py": "a store that lost or changed bytes",
 }

@@ -205,6 +205,9 @@ def forget_references(store: Store, plan: PrunePlan) -> None:
         with suppress(RecordCorrupt, FileNotFoundError):
             if not store.paths.image_dir(str(read_reference(path).digest)).exists():
                 path.unlink()
+    if plan.references:
+        # `verify` would show one that came back.
+        durable.sync_directory(store.paths.references_dir)
 
 
 def _move(source: str, target: str) -> None:

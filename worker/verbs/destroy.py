@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """destroy: a container and everything nested in it, children first."""
 
+from contextlib import suppress
+
 from worker.container_id import ContainerId
 from worker.containers import ContainerState, DestroyKind
 from worker.errors import ContainerDestroying, ProvisionerError, RecordCorrupt, StateLost, TeardownFailed
+from worker.linux import durable
 from worker.requests import DestroyRequest
 from worker.store.trash import empty_trash
 from worker.verbs.begin import begin_destroy
@@ -15,9 +18,9 @@ from worker.verbs.undo import take_down
 def destroy(node: Node, request: DestroyRequest, *, generation: str = "") -> bool | Elsewhere:
     """Take the container down, in use or not.
 
-    Effect: on return no mount, directory, ref or hash of it or of a nested container is left; false when there was
-    none of them. May be run again after a failure, and joins another destroy under way. A container of the same id that
-    came after the one that was marked is left alone.
+    Effect: on return no mount, directory, ref or hash of it or of a nested container is left, and power loss does not
+    bring it back; false when there was none of them. May be run again after a failure, and joins another destroy under
+    way. A container of the same id that came after the one that was marked is left alone.
 
     Args:
         generation: Of the container, if it was marked before and no other is to be destroyed; "" for any.
@@ -53,9 +56,21 @@ def destroy_all(node: Node, container_id: ContainerId, order: list[ContainerId],
             _destroy_one(node, victim, epoch=epoch)
         except ProvisionerError as error:
             failures.append(f"{victim}: {error}")
+    _make_durable(node, order)
     empty_trash(node.work.trash_dir)
     if failures:
         raise TeardownFailed(container_id=str(container_id), failures="; ".join(failures))
+
+
+def _make_durable(node: Node, order: list[ContainerId]) -> None:
+    """Keep the containers from coming back after power loss, when `recover` would mount what it finds.
+
+    Refs may: without a record they mean nothing.
+    """
+    for directory in sorted({node.work.container_dir(container_id.parts).parent for container_id in order}):
+        # An ancestor's went with the ancestor.
+        with suppress(FileNotFoundError):
+            durable.sync_directory(directory)
 
 
 def _children_first(container_ids: set[ContainerId]) -> list[ContainerId]:
