@@ -226,12 +226,12 @@ def test_a_worker_takes_it_up_by_itself(
         assert scheduler.call("destroy", container_id="c1") is True
 
 
-def run_forget(own_redis_server: RedisServer, *arguments: str) -> tuple[int, str]:
+def run_forget(own_redis_server: RedisServer, *arguments: str, **settings: str) -> tuple[int, str]:
     """Run the command in a process of its own, as an operator does."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("PROVISIONER_")}
     done = subprocess.run(
         [sys.executable, "-c", "from worker.cli.entry import main; main()", *arguments],
-        env={**env, "PROVISIONER_REDIS_URL": own_redis_server.url},
+        env={**env, "PROVISIONER_REDIS_URL": own_redis_server.url, **settings},
         cwd=REPOSITORY_DIR,
         capture_output=True,
         text=True,
@@ -296,6 +296,26 @@ def test_a_node_that_comes_back_shows_what_it_has(
 
     assert scheduler.call("provision", container_id="c1", image=image) == info
     assert scheduler.call("destroy", container_id="c1") is True
+
+
+def test_a_node_that_is_gone_keeps_nothing_in_a_store_once_that_is_said(
+    node_n1: Node, scheduler: Scheduler, own_redis_server: RedisServer, image: str, tmp_path: Path
+) -> None:
+    """Until then what its containers need stays for it."""
+    info = scheduler.call("provision", container_id="c1", image=image)
+    node_n1.kill()
+    while run_forget(own_redis_server, "forget", "n1")[0] != 0:
+        time.sleep(0.2)
+    settings = {**NODE_SETTINGS, "PROVISIONER_STORE_DIR": str(node_n1.store_dir)}
+    with running_node("n2", tmp_path / "n2", redis_url=own_redis_server.url, **settings):
+        assert scheduler.call("prune", node="n2")["stores"][0]["images"] == []
+        node_n1.start()
+        node_n1.kill()
+        while (answer := run_forget(own_redis_server, "forget", "n1", "--release", "--json", **settings))[0] != 0:
+            time.sleep(0.2)
+
+        assert json.loads(answer[1])["released"] == 1
+        assert scheduler.call("prune", node="n2")["stores"][0]["images"] == [info["digest"]]
 
 
 def test_there_must_be_something_to_forget(own_redis_server: RedisServer) -> None:

@@ -105,6 +105,8 @@ def forgotten_table(document: Mapping[str, Any]) -> Group:
         table.add_row(Text(task["task"]), Text(task["task_id"]), task["outcome"])
     containers = _counted(len(document["containers"]), "container")
     title = f"node {document['node']} is forgotten, with {containers} and {_counted(len(document['tasks']), 'task')}"
+    if document["released"]:
+        title += f"; {_counted(document['released'], 'image')} of this store no longer kept for it"
     return _titled(title, table)
 
 

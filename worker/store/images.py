@@ -250,6 +250,15 @@ class Images:
         """
         return _unlink_unheld(path, is_wanted=lambda: is_stale(_read_owner(path)))
 
+    def release(self, node: str) -> int:
+        """Drop the refs of a node that will not come back, but for those that somebody holds; return how many."""
+        return sum(
+            self.drop_unheld(digest, owner)
+            for digest in self.digests()
+            for _, owner in self.refs(digest)
+            if owner is not None and owner.node == node
+        )
+
     def ref_path(self, digest: Digest, owner: RefOwner) -> Path:
         """Return where the owner's ref to the image lies."""
         return self._paths.ref_path(str(digest), node=owner.node, container_id=owner.container_id, name=owner.name)
