@@ -4,13 +4,17 @@
 Plain HTTP is for loopback and for hosts the node's settings name. A registry's answer (a redirect, a token server's
 address, a foreign layer's URL) is a stranger's word: it may not lead from HTTPS to HTTP, nor from elsewhere to this
 machine or to a link-local address, where clouds serve instance credentials (169.254.169.254).
+
+Limit: what a name resolves to is not looked at. A stranger whose DNS says 127.0.0.1 has us begin a TLS handshake there;
+it fails unless that service has a certificate for his name, and plain HTTP to a name is refused.
 """
 
+import re
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, Self
-from urllib.parse import urlsplit
 
 from typing_extensions import override
 
@@ -19,6 +23,13 @@ from worker.oci.reference import DOCKER_HUB
 DOCKER_HUB_HOST: Final = "registry-1.docker.io"
 
 _PORTS = {"http": 80, "https": 443}
+_MAX_PORT = 65535
+# What all readers of URLs take for the same host. Of a backslash, an escape or a letter of another script each makes
+# something else, and the one that connects is not the one that judges.
+_PLAIN = re.compile(
+    r"(?P<scheme>https?)://(?:(?P<name>[a-z0-9._-]+)|\[(?P<literal>[0-9a-f:.]+)\])(?::(?P<port>[0-9]{0,5}))?(?![^/?#])",
+    re.ASCII | re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +38,7 @@ class Origin:
 
     Attributes:
         scheme: http or https.
-        host: Lower case, without brackets.
+        host: As written, but in lower case and without brackets.
         port: Always set.
     """
 
@@ -38,26 +49,30 @@ class Origin:
     @classmethod
     def of(cls, url: str) -> Self | None:
         """Return the origin of an absolute URL, or None if it has none that can be asked."""
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError:
+        match = _PLAIN.match(url)
+        if match is None:
             return None
-        if parts.scheme not in _PORTS or not parts.hostname or "@" in parts.netloc:
-            return None
-        return cls(parts.scheme, parts.hostname, port or _PORTS[parts.scheme])
+        scheme, host = match["scheme"].lower(), (match["name"] or match["literal"]).lower()
+        port = int(match["port"] or 0) or _PORTS[scheme]
+        return cls(scheme, host, port) if port <= _MAX_PORT else None
 
     @property
     def is_loopback(self) -> bool:
         """Whether it is this machine."""
-        address = _address(self.host)
-        return self.host == "localhost" or (address is not None and address.is_loopback)
+        address = _address(self._name)
+        return self._name == "localhost" or (address is not None and address.is_loopback)
 
     @property
     def is_local(self) -> bool:
         """Whether it is this machine or on its link only, out of reach of an honest stranger."""
-        address = _address(self.host)
-        return self.is_loopback or (address is not None and (address.is_link_local or address.is_unspecified))
+        address = _address(self._name)
+        is_local_address = address is not None and (address.is_link_local or address.is_unspecified)
+        return self.is_loopback or is_local_address or self._name.endswith(".localhost")
+
+    @property
+    def _name(self) -> str:
+        """The host without the dot that makes a name absolute."""
+        return self.host.rstrip(".")
 
     @property
     def netloc(self) -> str:
@@ -104,7 +119,7 @@ class HostPolicy:
         """
         origin = Origin.of(url)
         if origin is None:
-            return "it leads to a URL that is not http or https or that holds a user name"
+            return "it leads to a URL that does not begin plainly with http[s]://host[:port]"
         if self.is_insecure(origin) or origin == sender:
             return None
         if origin.is_local and not sender.is_loopback:
@@ -115,10 +130,18 @@ class HostPolicy:
 
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:
-    """Parse an address; one mapped into IPv6 counts as what it maps."""
+    """Parse an address in all forms that lead there without DNS; one mapped into IPv6 counts as what it maps."""
     try:
-        address = ip_address(host.partition("%")[0])
+        address = ip_address(host)
     except ValueError:
-        return None
+        return _numeric_address(host)
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
+
+
+def _numeric_address(host: str) -> IPv4Address | None:
+    """Parse the old forms that resolvers still take, such as 127.1, 0x7f.1 and 2130706433."""
+    try:
+        return IPv4Address(socket.inet_aton(host))
+    except OSError:
+        return None

@@ -2,6 +2,10 @@
 """Where a node may be led."""
 
 import pytest
+import yarl
+from hypothesis import given
+from hypothesis import strategies as st
+from urllib3.util import parse_url
 
 from worker.registry.endpoints import HostPolicy, Origin
 
@@ -28,6 +32,7 @@ def origin(url: str) -> Origin:
         ("localhost:443", "https://localhost"),
         ("127.0.0.1:5000", "http://127.0.0.1:5000"),
         ("127.9.9.9", "http://127.9.9.9"),
+        ("127.1:5000", "http://127.1:5000"),
         ("[::1]:5000", "http://[::1]:5000"),
         ("lab.example:5000", "http://lab.example:5000"),
         ("LAB.example:5000", "http://lab.example:5000"),
@@ -53,6 +58,9 @@ def test_a_registry_on_an_impossible_port_has_no_endpoint() -> None:
     [
         ("https://example.com", "https://cdn.example.net/x?signature=1"),
         ("https://example.com", "https://10.0.0.1/x"),
+        ("https://example.com", "https://10.1/x"),
+        ("https://example.com", "HTTPS://CDN_1.example.net.:443?x"),
+        ("https://example.com", "https://[2001:db8::1]:8443/x"),
         ("https://example.com", "http://lab.example:5000/x"),
         ("http://127.0.0.1:5000", "http://127.0.0.1:9000/x"),
         ("http://127.0.0.1:5000", "http://localhost/x"),
@@ -75,7 +83,26 @@ def test_what_keeps_the_level_of_safety_is_followed(sender: str, url: str) -> No
         ("https://example.com", "https://localhost/"),
         ("https://example.com", "https://[::1]/"),
         ("https://example.com", "https://[::ffff:127.0.0.1]/"),
+        ("https://example.com", "https://[::ffff:7f00:1]/"),
+        ("https://example.com", "https://[fe80::1]/"),
+        ("https://example.com", "https://[fe80::1%25eth0]/"),
+        ("https://example.com", "https://[::]/"),
         ("https://example.com", "https://0.0.0.0/"),
+        ("https://example.com", "https://0/"),
+        ("https://example.com", "https://127.1/"),
+        ("https://example.com", "https://0x7f.1/"),
+        ("https://example.com", "https://0177.0.0.1/"),
+        ("https://example.com", "https://2130706433/"),
+        ("https://example.com", "https://2852039166/latest/meta-data"),
+        ("https://example.com", "https://127.0.0.1./"),
+        ("https://example.com", "https://localhost./"),
+        ("https://example.com", "https://registry.localhost/"),
+        ("https://example.com", "https://127.0.0.1\\x/"),
+        ("https://example.com", "https://example.net\\@127.0.0.1/"),
+        ("https://example.com", "https://%31%32%37.1/"),
+        ("https://example.com", "https://①27.0.0.1/"),
+        ("https://example.com", "http\u017f://example.net/"),
+        ("https://example.com", " https://example.net/"),
         ("https://example.com", "https://169.254.169.254/latest/meta-data"),
         ("http://lab.example:5000", "http://169.254.169.254/latest/meta-data"),
         ("http://lab.example:5000", "http://127.0.0.1/"),
@@ -96,3 +123,17 @@ def test_what_leads_astray_is_refused(sender: str, url: str) -> None:
 
     assert reason is not None
     assert "meta-data" not in reason
+
+
+@given(st.text("ax\u017f017.:/\\@?#%[]_- \t", max_size=24))
+def test_the_host_that_is_judged_is_the_host_that_is_asked(rest: str) -> None:
+    """By both who connect, urllib3 and aiohttp, as far as they take the URL at all."""
+    url = f"https://{rest}"
+    judged = Origin.of(url)
+
+    for read in (parse_url, yarl.URL):
+        try:
+            asked = read(url)
+        except ValueError:
+            continue
+        assert judged is None or (judged.host, judged.port) == ((asked.host or "").strip("[]"), asked.port or 443)
