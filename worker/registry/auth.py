@@ -24,6 +24,8 @@ from worker.settings import MIB
 
 MAX_TOKEN_BYTES: Final = MIB
 DEFAULT_EXPIRY_SECONDS: Final = 60.0
+MAX_EXPIRY_SECONDS: Final = 86400.0
+"""More than this is taken for this."""
 
 _OK = 200
 _REFUSALS = frozenset({400, 401, 403, 404})
@@ -181,10 +183,8 @@ class Authorizer:
         text = document.get("token") or document.get("access_token")
         if not isinstance(text, str) or not _TOKEN.fullmatch(text):
             raise RegistryUnusable(registry=server, reason="its token server's answer holds no token")
-        seconds = document.get("expires_in")
-        is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        lifetime = max(float(seconds), DEFAULT_EXPIRY_SECONDS) if is_number and seconds else DEFAULT_EXPIRY_SECONDS
-        return _Token(f"Bearer {text}", self._clock() + lifetime - _EXPIRY_MARGIN_SECONDS)
+        lifetime_seconds = _lifetime_seconds(document.get("expires_in"))
+        return _Token(f"Bearer {text}", self._clock() + lifetime_seconds - _EXPIRY_MARGIN_SECONDS)
 
 
 def token_url(challenge: Challenge, *, scope: str) -> str:
@@ -194,6 +194,14 @@ def token_url(challenge: Challenge, *, scope: str) -> str:
     query += [("scope", one) for one in scope.split()]
     joined = "&".join(text for text in (parts.query, urlencode(query)) if text)
     return urlunsplit((parts.scheme, parts.netloc, parts.path, joined, ""))
+
+
+def _lifetime_seconds(told: object) -> float:
+    """Return what a token server says of its token's life, within bounds; without a usable word, the shortest."""
+    if not isinstance(told, int | float) or isinstance(told, bool):
+        return DEFAULT_EXPIRY_SECONDS
+    # Compared, not converted: an integer of JSON may be beyond every float. NaN, greater than nothing, stands second.
+    return min(max(DEFAULT_EXPIRY_SECONDS, told), MAX_EXPIRY_SECONDS)
 
 
 def _decode(content: bytes | None) -> dict[str, Any]:

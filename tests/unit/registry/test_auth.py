@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pytest
 from tests.unit.registry.odd_server import Answer, Asked, OddServer
 from worker.errors import AccessDenied, ImageNotFound, ProvisionerError, RegistryUnavailable, RegistryUnusable
 from worker.oci.reference import Reference
-from worker.registry.auth import Authorizer, Login, token_url
+from worker.registry.auth import DEFAULT_EXPIRY_SECONDS, MAX_EXPIRY_SECONDS, Authorizer, Login, token_url
 from worker.registry.challenge import Challenge, Scheme
 from worker.registry.channel import Channel
 from worker.registry.client import RegistryClient
@@ -108,10 +108,9 @@ def test_a_token_is_used_until_the_registry_refuses_it(client: RegistryClient, s
     assert len(server.asked_for("/token")) == 2
 
 
-def test_an_expired_token_is_replaced_without_asking_the_registry(tmp_path: Path, server: OddServer) -> None:
-    """`expires_in` is honoured, but no shorter than the specification's minute."""
+def headers_at(moments: Iterable[float], tmp_path: Path, server: OddServer) -> list[str | None]:
+    """Return what the registry would be sent at each moment, after it asked for tokens."""
     now = [0.0]
-    server.on("/token", token_answer("t1", expires_in=1), token_answer("t2", expires_in=300), token_answer("t3"))
     home = Origin.of(server.url)
     assert home is not None
     channel = Channel(Settings(work_dir=tmp_path, store_dir=tmp_path))
@@ -119,15 +118,43 @@ def test_an_expired_token_is_replaced_without_asking_the_registry(tmp_path: Path
         channel, image="i", home=home, login=None, default_scope="repository:a:pull", clock=lambda: now[0]
     )
     authorizer.accept(home, Challenge(Scheme.BEARER, f"{server.url}/token"), rejected=None)
-
     headers = []
-    for moment in (0.0, 50.0, 60.0, 350.0, 361.0):
+    for moment in moments:
         now[0] = moment
         headers.append(authorizer.header(home))
     channel.close()
+    return headers
+
+
+def test_an_expired_token_is_replaced_without_asking_the_registry(tmp_path: Path, server: OddServer) -> None:
+    """`expires_in` is honoured, but no shorter than the specification's minute."""
+    server.on("/token", token_answer("t1", expires_in=1), token_answer("t2", expires_in=300), token_answer("t3"))
+
+    headers = headers_at((0.0, 50.0, 60.0, 350.0, 361.0), tmp_path, server)
 
     assert headers == ["Bearer t1", "Bearer t1", "Bearer t2", "Bearer t2", "Bearer t3"]
     assert server.asked[0].query == {"scope": ["repository:a:pull"]}
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "seconds"),
+    [
+        ("NaN", DEFAULT_EXPIRY_SECONDS),
+        ("-Infinity", DEFAULT_EXPIRY_SECONDS),
+        ("-1", DEFAULT_EXPIRY_SECONDS),
+        ("true", DEFAULT_EXPIRY_SECONDS),
+        ("[]", DEFAULT_EXPIRY_SECONDS),
+        ("1e999", MAX_EXPIRY_SECONDS),
+        pytest.param("9" * 400, MAX_EXPIRY_SECONDS, id="more than a float holds"),
+    ],
+)
+def test_no_token_is_kept_for_ever(tmp_path: Path, server: OddServer, expires_in: str, seconds: float) -> None:
+    """Whatever its server says of its life, numbers that are none among it."""
+    server.on("/token", Answer(body=b'{"token": "t1", "expires_in": %s}' % expires_in.encode()), token_answer("t2"))
+
+    headers = headers_at((0.0, seconds - 10, seconds), tmp_path, server)
+
+    assert headers == ["Bearer t1", "Bearer t1", "Bearer t2"]
 
 
 def test_an_identity_token_is_exchanged_by_post(client: RegistryClient, server: OddServer) -> None:
