@@ -6,6 +6,7 @@ them.
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -30,6 +31,8 @@ USER_AGENT: Final = "rootfs-provisioner"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MIN_BYTES_PER_SECOND = 256
 _DRAIN_BYTES = 64 * 1024
+# Python refuses to read numbers of some thousand digits.
+_LENGTH = re.compile(r"[0-9]{1,19}")
 
 Authorize = Callable[[Origin], str | None]
 """Gives the Authorization header for an origin, or None."""
@@ -87,7 +90,7 @@ class Reply:
     def content_length(self) -> int | None:
         """The Content-Length header, if it says anything."""
         text = self.headers.get("content-length", "")
-        return int(text) if text.isascii() and text.isdigit() else None
+        return int(text) if _LENGTH.fullmatch(text) else None
 
     def header_values(self, name: str) -> list[str]:
         """Return a header's values, one an occurrence."""

@@ -112,6 +112,16 @@ def test_a_body_beyond_the_bound_is_not_returned(channel: Channel, server: OddSe
         assert reply.read_all(11) == b"x" * 11
 
 
+@pytest.mark.parametrize("length", ["9" * 400, "9" * 5000, "-1", "ten"], ids=lambda text: f"{text:.4}, {len(text)}")
+def test_a_length_that_is_none_says_nothing(channel: Channel, server: OddServer, length: str) -> None:
+    """The body is read to the end of the connection then, and the reply closed, as without one."""
+    server.on("/a", Answer(body=b"x", length=-1, headers={"Content-Length": length}))
+
+    with channel.get(f"{server.url}/a", headers={}) as reply:
+        assert reply.content_length is None
+        assert reply.read_some(10) == b"x"
+
+
 def test_an_endless_body_ends_at_the_bound(channel: Channel, server: OddServer) -> None:
     """Memory is bounded by the caller, never by the server."""
     server.on("/a", Answer(body=b"x" * 65536, is_endless=True))
