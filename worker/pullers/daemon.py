@@ -31,6 +31,8 @@ from worker.pullers.spool import spooled
 from worker.settings import Settings
 
 _UNREACHABLE = (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+# What the SDK raises for documents that are not as an Engine writes them.
+_MALFORMED = (KeyError, TypeError, ValueError, RecursionError)
 
 
 class DaemonPuller(Puller):
@@ -94,3 +96,5 @@ def _reporting(image: str, engine: str) -> Iterator[None]:
         raise RegistryUnavailable(registry=engine, reason=str(error.explanation or error)) from error
     except _UNREACHABLE as error:
         raise RegistryUnavailable(registry=engine, reason=str(error)) from error
+    except _MALFORMED as error:
+        raise RegistryUnavailable(registry=engine, reason="it does not answer as an Engine does") from error

@@ -29,7 +29,14 @@ IMAGE = build_image(
     ],
     style="docker",
 )
-VERSION = b'HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 21\r\n\r\n{"ApiVersion":"1.44"}'
+
+
+def answer_of(body: bytes, *, status: bytes = b"200 OK") -> bytes:
+    """Return an answer with a body, at whose end the connection does."""
+    return b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
+
+
+VERSION = answer_of(b'{"ApiVersion":"1.44"}')
 
 
 # The SDK leaves the sockets of failed connections to the garbage collector.
@@ -114,6 +121,10 @@ def test_an_engine_that_is_not_there_is_unavailable(tmp_path: Path, spool_dir: P
         (b"HTTP/1.1 500 Oops\r\nContent-Length: 20\r\n\r\n" + b'{"message":"broken"}', RegistryUnavailable),
         (b"HTTP/1.1 400 Bad\r\nContent-Length: 18\r\n\r\n" + b'{"message":"what"}', ImageNotFound),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}", RegistryUnavailable),
+        (answer_of(b'{"Size": %s}' % (b"9" * 5000)), RegistryUnavailable),
+        (answer_of(b"[" * 100_000), RegistryUnavailable),
+        (answer_of(b"[]", status=b"404 Not Found"), RegistryUnavailable),
+        (answer_of(b"{}", status=b"500 Oops"), RegistryUnavailable),
         (b"nonsense\r\n\r\n", RegistryUnavailable),
         (b"", RegistryUnavailable),
     ],
