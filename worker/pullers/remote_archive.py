@@ -151,7 +151,9 @@ def _redirect_check(policy: HostPolicy) -> Callable[..., Any]:
     async def check(_session: object, _context: object, params: Any) -> None:
         """Stop before a redirect is followed that may not be."""
         sender = Origin.of(str(params.url))
-        location = params.response.headers.get("Location", "")
+        headers = params.response.headers
+        # As aiohttp reads them.
+        location = headers.get("Location") or headers.get("URI", "")
         if sender is None:
             raise RegistryUnusable(registry="the archive's server", reason="it redirects from nowhere")
         if refusal := policy.refusal(urljoin(str(params.url), location), sender=sender):

@@ -222,6 +222,14 @@ def test_a_redirect_leads_nowhere_a_registrys_might_not(server: OddServer, tmp_p
     assert isinstance(caught.value, RegistryUnusable) or location == "http:///"
 
 
+def test_the_old_name_of_location_leads_nowhere_either(server: OddServer, tmp_path: Path) -> None:
+    """Where there is no Location, aiohttp follows URI."""
+    server.on("/demo.tar", Answer(status=302, headers={"URI": "http://169.254.169.254/latest"}))
+
+    with pytest.raises(RegistryUnusable, match=r"leads to http://169\.254\.169\.254"):
+        opened(f"docker-archive:http://{server.host}/demo.tar", tmp_path)
+
+
 def test_an_archive_beyond_the_bound_is_refused(server: OddServer, tmp_path: Path) -> None:
     """However it is compressed, it takes no more disk than that."""
     server.on(
