@@ -8,7 +8,7 @@ the node's own configuration of them decides who asks; a secret is refused.
 
 import importlib
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
@@ -25,7 +25,7 @@ from worker.puller import Credential
 from worker.pullers.content import CHUNK_BYTES
 from worker.registry.auth import Login
 from worker.registry.endpoints import HostPolicy, Origin
-from worker.registry.retries import is_transient
+from worker.registry.retries import is_transient, retry_after_seconds
 from worker.settings import Settings
 
 HTTP: Final = frozenset({"http", "https"})
@@ -179,15 +179,24 @@ def _translated(url: str, image: str) -> Iterator[None]:
     except ssl.SSLCertVerificationError:
         raise RegistryUnusable(registry=host, reason="its certificate is not trusted on this node") from None
     except Exception as error:  # noqa: BLE001 - every protocol has errors of its own
-        raise _of_status(getattr(error, "status", None), type(error).__name__, host=host, image=image) from None
+        raise _explained(error, host=host, image=image) from None
 
 
-def _of_status(status: object, name: str, *, host: str, image: str) -> ProvisionerError:
-    """Return the error for an HTTP status, or for no answer at all."""
+def _explained(error: Exception, *, host: str, image: str) -> ProvisionerError:
+    """Return our error for one that holds an HTTP status, or no answer at all."""
+    status = getattr(error, "status", None)
     if not isinstance(status, int) or status == 0:
-        return RegistryUnavailable(registry=host, reason=f"the archive cannot be read ({name})")
+        return RegistryUnavailable(registry=host, reason=f"the archive cannot be read ({type(error).__name__})")
     if status in _REFUSED:
         return AccessDenied(image=image, reason=f"{host} answers {status}")
     if is_transient(status):
-        return RegistryUnavailable(registry=host, reason=f"it answers {status}")
+        wait = retry_after_seconds(_header(error, "Retry-After"))
+        return RegistryUnavailable(registry=host, reason=f"it answers {status}", retry_after_seconds=wait)
     return RegistryUnusable(registry=host, reason=f"it answers {status}")
+
+
+def _header(error: Exception, name: str) -> str | None:
+    """Return a header of the answer that an error tells of, if its protocol has such."""
+    headers = getattr(error, "headers", None)
+    value = headers.get(name) if isinstance(headers, Mapping) else None
+    return value if isinstance(value, str) else None

@@ -183,6 +183,19 @@ def test_a_server_that_is_not_there_or_says_nothing_may_be_there_later(server: O
     released.set()
 
 
+@pytest.mark.parametrize(("header", "seconds"), [("120", 120.0), ("soon", None), (None, None)])
+def test_a_busy_server_says_when_to_come_back(
+    server: OddServer, tmp_path: Path, header: str | None, seconds: float | None
+) -> None:
+    """As a registry does; the task layer waits for it."""
+    server.on("/demo.tar", Answer(status=503, headers={} if header is None else {"Retry-After": header}))
+
+    with pytest.raises(RegistryUnavailable) as caught:
+        opened(f"docker-archive:http://{server.host}/demo.tar", tmp_path)
+
+    assert caught.value.retry_after_seconds == seconds
+
+
 def test_a_credential_goes_to_its_host_only(server: OddServer, tmp_path: Path) -> None:
     """A redirect to another host is followed without it; what came with one is private."""
     basic = "Basic " + base64.b64encode(b"u:s3cret-pass").decode()
