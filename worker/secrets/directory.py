@@ -5,6 +5,8 @@ Differences and limits: a secret is a file of its name, or a directory of its na
 dockerconfigjson, dockercfg or basic-auth has for keys, and `registry` beside the last.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from typing_extensions import override
@@ -29,7 +31,9 @@ class DirectoryResolver(SecretResolver):
         if self._directory is None:
             return None
         path = self._directory / name
-        if path.is_dir():
+        with _reporting(path):
+            is_directory = path.is_dir()
+        if is_directory:
             return _find_in(path)
         content = _read(path)
         return None if content is None else Secret.parse(content)
@@ -51,10 +55,18 @@ def _find_in(directory: Path) -> Secret:
 
 def _read(path: Path) -> bytes | None:
     """Read a file, or nothing if there is none."""
+    with _reporting(path):
+        try:
+            with path.open("rb") as file:
+                return file.read(MAX_SECRET_BYTES)
+        except FileNotFoundError:
+            return None
+
+
+@contextmanager
+def _reporting(path: Path) -> Iterator[None]:
+    """Translate what the operating system says of a path."""
     try:
-        with path.open("rb") as file:
-            return file.read(MAX_SECRET_BYTES)
-    except FileNotFoundError:
-        return None
+        yield
     except OSError as error:
         raise SecretMalformed(f"{path.name}: {error.strerror}") from None

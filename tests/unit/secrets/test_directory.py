@@ -3,7 +3,9 @@
 
 import base64
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -86,3 +88,25 @@ def test_what_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(SecretMalformed, match="symbolic links"):
         found(tmp_path)
+
+
+def test_a_directory_that_may_not_be_searched_is_an_error(tmp_path: Path) -> None:
+    """There too the resolver says so, and nothing of the operating system's gets out."""
+    secrets_dir = tmp_path / "secrets"
+    secrets_dir.mkdir(mode=0o600)
+
+    with without_roots_rights(), pytest.raises(SecretMalformed, match="team-a: Permission denied"):
+        found(secrets_dir)
+
+
+@contextmanager
+def without_roots_rights() -> Iterator[None]:
+    """Be somebody else for a while, if this process is root."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
