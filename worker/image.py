@@ -43,6 +43,8 @@ class LayerRecord:
         is_squashed: Whether ownership and devices were given up because the node does not run as root.
         implied_dirs: Directories the tar does not list although it lists something below them, relative, parents first:
             their attributes belong to the layers below. The root is `.`.
+        sparse_bytes: Size of the file that an EROFS layer's sparse files are written out to, 0 without one; None if the
+            record is older than this.
     """
 
     diff_id: Digest
@@ -56,6 +58,7 @@ class LayerRecord:
     is_squashed: bool
     is_opaque: bool = False
     implied_dirs: tuple[str, ...] = ()
+    sparse_bytes: int | None = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ class ProblemKind(StrEnum):
     LAYER_DATA_MISSING = "layer-data-missing"
     """A file of the layer, or its tree, is not there."""
     LAYER_SIZE_WRONG = "layer-size-wrong"
-    """The tar is longer or shorter than the layer's record says."""
+    """The tar, or what its sparse files are written out to, is longer or shorter than the layer's record says."""
     LAYER_DIGEST_WRONG = "layer-digest-wrong"
     """The tar does not hash to the DiffID."""
     LAYER_INDEX_WRONG = "layer-index-wrong"

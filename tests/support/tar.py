@@ -28,6 +28,7 @@ class Entry:
     content: bytes = b""
     linkname: str = ""
     device: tuple[int, int] = (0, 0)
+    records: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def File(path: str, content: bytes = b"", **attributes: object) -> Entry:  # noqa: N802 - reads as a type in a layer
@@ -63,6 +64,13 @@ def BlockDevice(path: str, major: int, minor: int, **attributes: object) -> Entr
 def Fifo(path: str, **attributes: object) -> Entry:  # noqa: N802
     """A named pipe."""
     return Entry(path, **{"typeflag": b"6", **attributes})  # type: ignore[arg-type]
+
+
+def Sparse(path: str, size_bytes: int, extents: Mapping[int, bytes], **attributes: object) -> Entry:  # noqa: N802
+    """A regular file of holes but for `extents`, in PAX format 0.1."""
+    pairs = ",".join(f"{offset},{len(content)}" for offset, content in extents.items())
+    records = {"GNU.sparse.map": pairs.encode(), "GNU.sparse.size": str(size_bytes).encode()}
+    return Entry(path, content=b"".join(extents.values()), records=records, **attributes)  # type: ignore[arg-type]
 
 
 def Whiteout(path: str) -> Entry:  # noqa: N802
@@ -115,6 +123,7 @@ def pax_records(entry: Entry) -> dict[str, bytes]:
     if entry.mtime_ns % 10**9 or not 0 <= entry.mtime_ns < 8**11 * 10**9:
         records["mtime"] = decimal_seconds(entry.mtime_ns).encode()
     records |= {f"SCHILY.xattr.{name}": value for name, value in entry.xattrs.items()}
+    records |= entry.records
     return records
 
 

@@ -18,6 +18,7 @@ class BuiltLayer:
     has_whiteouts: bool
     is_opaque: bool
     implied_dirs: tuple[str, ...]
+    sparse_bytes: int = 0
 
 
 class LayerBuilder(Protocol):

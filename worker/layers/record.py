@@ -26,6 +26,7 @@ def write_record(path: Path, record: LayerRecord) -> None:
         "blob_digest": str(record.blob_digest),
         **{name: getattr(record, name) for name in (*_COUNTS, *_FLAGS)},
         "implied_dirs": record.implied_dirs,
+        "sparse_bytes": record.sparse_bytes,
     }
     path.write_text(json.dumps(document, indent=1), encoding="ascii")
 
@@ -46,7 +47,7 @@ def read_record(path: Path) -> LayerRecord:
 
 
 def _parse(document: dict[str, Any]) -> LayerRecord:
-    implied_dirs = document["implied_dirs"]
+    implied_dirs, sparse_bytes = document["implied_dirs"], document.get("sparse_bytes")
     if not all(isinstance(path, str) for path in implied_dirs):
         raise TypeError("implied_dirs holds something else than paths")
     return LayerRecord(
@@ -56,6 +57,7 @@ def _parse(document: dict[str, Any]) -> LayerRecord:
         **{name: _typed(document[name], int, name) for name in _COUNTS},
         **{name: _typed(document[name], bool, name) for name in _FLAGS},
         implied_dirs=tuple(implied_dirs),
+        sparse_bytes=None if sparse_bytes is None else _typed(sparse_bytes, int, "sparse_bytes"),
     )
 
 

@@ -9,7 +9,7 @@ from worker.errors import InvalidArgument, LayerDamaged, LayerVanished, RecordCo
 from worker.image import LayerFormat, LayerRecord
 from worker.layers.build import RECORD
 from worker.layers.directory import TREE
-from worker.layers.erofs.build import TAR
+from worker.layers.erofs.build import BLOB, TAR
 from worker.layers.record import read_record
 from worker.linux import durable
 from worker.oci.digest import Digest
@@ -95,11 +95,11 @@ class Layers:
             self.commit(staging_dir, diff_id, layer_format=layer_format)
 
     def check(self, diff_id: Digest, *, layer_format: LayerFormat) -> LayerRecord:
-        """Return a committed layer's record after a look at the layer that costs two system calls.
+        """Return a committed layer's record after a look at the layer that costs three system calls.
 
         Raises:
             LayerVanished: The layer is not there (any more).
-            LayerDamaged: It has no usable record, its data are missing, or the tar is not as long as it was.
+            LayerDamaged: It has no usable record, or its data are missing, or not as long as they were.
         """
         try:
             record = self.record(diff_id, layer_format=layer_format)
@@ -149,8 +149,18 @@ def _fault(layer_dir: Path, record: LayerRecord, *, diff_id: Digest, layer_forma
         return f"its record is of {record.layer_format} layer {record.diff_id}"
     if layer_format is not LayerFormat.EROFS:
         return None if (layer_dir / TREE).is_dir() else f"{layer_dir / TREE} is missing"
+    fault = _size_fault(layer_dir / TAR, record.tar_bytes)
+    if fault is None and record.sparse_bytes is not None:
+        fault = _size_fault(layer_dir / BLOB, record.sparse_bytes or None)
+    return fault
+
+
+def _size_fault(path: Path, expected: int | None) -> str | None:
+    """Say what is wrong with a file's size, None meaning that there is to be no file."""
     try:
-        tar_bytes = (layer_dir / TAR).stat().st_size
+        size = path.stat().st_size
     except FileNotFoundError:
-        return f"{layer_dir / TAR} is missing"
-    return None if tar_bytes == record.tar_bytes else f"its tar has {tar_bytes} bytes instead of {record.tar_bytes}"
+        return None if expected is None else f"{path} is missing"
+    if expected is None:
+        return f"{path} is none of its files"
+    return None if size == expected else f"{path} has {size} bytes instead of {expected}"

@@ -12,11 +12,10 @@ from pathlib import Path
 
 from worker.errors import LayerDamaged, LayerVanished, RecordCorrupt
 from worker.layers.erofs.build import BLOB, INDEX, TAR
-from worker.layers.erofs.format import Device
+from worker.layers.erofs.format import Device, image_device_count
 from worker.layers.erofs.image import encode_image
 from worker.layers.erofs.index import IndexDamaged
 from worker.layers.erofs.merge import LayerMerge
-from worker.layers.erofs.tree import Directory
 from worker.linux import durable
 
 _CHECKSUM_BYTES = 4
@@ -38,7 +37,7 @@ class MergedImage:
         """Make sure that the metadata are as they were written. Cost: reads them, a few megabytes.
 
         Raises:
-            RecordCorrupt: They are not, or are gone.
+            RecordCorrupt: They are not, or are gone, or number other devices than these.
         """
         try:
             content = self.image_path.read_bytes()
@@ -46,6 +45,9 @@ class MergedImage:
             raise RecordCorrupt(path=str(self.image_path), reason=error.strerror or str(error)) from error
         if content[-_CHECKSUM_BYTES:] != _checksum(memoryview(content)[:-_CHECKSUM_BYTES]):
             raise RecordCorrupt(path=str(self.image_path), reason="its checksum is wrong")
+        if (count := image_device_count(content)) != len(self.device_paths):
+            reason = f"it is of {count} files, and {len(self.device_paths)} are there"
+            raise RecordCorrupt(path=str(self.image_path), reason=reason)
 
 
 def merge_image(merged_path: Path, layer_dirs: Sequence[Path], *, anew: bool = False) -> MergedImage:
@@ -63,7 +65,7 @@ def merge_image(merged_path: Path, layer_dirs: Sequence[Path], *, anew: bool = F
 
     Raises:
         LayerVanished: A layer is not there (any more).
-        LayerDamaged: The index of a layer is damaged.
+        LayerDamaged: The index of a layer is damaged, or counts other files than are there.
         BackendUnsupported: The image has more layers than the format can number.
         StorageExhausted: The store is full; a retry can help.
     """
@@ -75,9 +77,12 @@ def merge_image(merged_path: Path, layer_dirs: Sequence[Path], *, anew: bool = F
 
 def merged_content(layer_dirs: Sequence[Path]) -> bytearray:
     """Compute what the file of these layers holds; raises and costs as `merge_image`."""
-    device_paths = [path for layer_dir in layer_dirs for path in _devices(layer_dir)]
-    devices = [Device(tag=_tag(path), size_bytes=path.stat().st_size) for path in device_paths]
-    content = encode_image(_merged(layer_dirs), devices)
+    merge, devices = LayerMerge(), list[Device]()
+    for layer_dir in layer_dirs:
+        paths = tuple(_devices(layer_dir))
+        _add(merge, layer_dir, device_count=len(paths))
+        devices += (Device(tag=_tag(path), size_bytes=path.stat().st_size) for path in paths)
+    content = encode_image(merge.root, devices)
     content += _checksum(content)
     return content
 
@@ -100,17 +105,17 @@ def _devices(layer_dir: Path) -> Iterator[Path]:
         yield blob
 
 
-def _merged(layer_dirs: Sequence[Path]) -> Directory:
-    merge = LayerMerge()
-    for layer_dir in layer_dirs:
-        path = layer_dir / INDEX
-        try:
-            merge.add(path.read_bytes())
-        except FileNotFoundError as error:
-            raise LayerVanished(layer=layer_dir.name) from error
-        except IndexDamaged as error:
-            raise LayerDamaged(layer=layer_dir.name, reason=f"{path}: {error}") from error
-    return merge.root
+def _add(merge: LayerMerge, layer_dir: Path, *, device_count: int) -> None:
+    path = layer_dir / INDEX
+    try:
+        expected = merge.add(path.read_bytes())
+    except FileNotFoundError as error:
+        raise LayerVanished(layer=layer_dir.name) from error
+    except IndexDamaged as error:
+        raise LayerDamaged(layer=layer_dir.name, reason=f"{path}: {error}") from error
+    if device_count != expected:
+        reason = f"{expected} files are to hold its data, and {device_count} are there"
+        raise LayerDamaged(layer=layer_dir.name, reason=reason)
 
 
 def _tag(path: Path) -> bytes:

@@ -2,6 +2,7 @@
 """`layer.json`, written and read back."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ RECORD = LayerRecord(
     is_opaque=False,
     is_squashed=True,
     implied_dirs=(".", "caf\udce9", "ü"),
+    sparse_bytes=4096,
 )
 
 
@@ -58,19 +60,43 @@ WRONG = {
     "has_whiteouts": 1,
     "implied_dirs": [1],
 }
+LATER = {"sparse_bytes": "1"}
+"""Fields that records had later than others."""
 
 
-@pytest.mark.parametrize(("field", "value"), WRONG.items())
+@pytest.mark.parametrize(("field", "value"), [*WRONG.items(), *LATER.items()])
 def test_a_field_of_another_type_is_corrupt(field: str, value: object, tmp_path: Path) -> None:
     """Every field is checked, so that nothing goes wrong later."""
     path = tmp_path / "layer.json"
     write_record(path, RECORD)
     document = json.loads(path.read_bytes())
-
     path.write_text(json.dumps(document | {field: value}), encoding="ascii")
+
     with pytest.raises(RecordCorrupt):
         read_record(path)
 
-    path.write_text(json.dumps({key: other for key, other in document.items() if key != field}), encoding="ascii")
+
+@pytest.mark.parametrize("field", WRONG)
+def test_a_field_that_is_missing_is_corrupt(field: str, tmp_path: Path) -> None:
+    """Unless there were none of it once."""
+    path = write_without(tmp_path / "layer.json", field)
+
     with pytest.raises(RecordCorrupt):
         read_record(path)
+
+
+@pytest.mark.parametrize("field", LATER)
+def test_an_older_record_says_no_more_than_it_did(field: str, tmp_path: Path) -> None:
+    """Its layer is not fetched again for that."""
+    path = write_without(tmp_path / "layer.json", field)
+
+    assert read_record(path) == replace(RECORD, **{field: None})
+
+
+def write_without(path: Path, field: str) -> Path:
+    """Write a record that lacks a field."""
+    write_record(path, RECORD)
+    document = json.loads(path.read_bytes())
+    del document[field]
+    path.write_text(json.dumps(document), encoding="ascii")
+    return path

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The layers of an image become one file, once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.support.erofs import build_layers
 from tests.support.killing import count_lines, run_killed
-from tests.support.tar import File, Whiteout
-from worker.errors import LayerDamaged, LayerVanished
+from tests.support.tar import File, Sparse, Whiteout
+from worker.errors import LayerDamaged, LayerVanished, RecordCorrupt
 from worker.linux import durable
 from worker.store.merged import merge_image
 
@@ -54,6 +55,29 @@ def test_a_damaged_index_is_named_and_makes_no_image(tmp_path: Path) -> None:
             merge_image(tmp_path / "merged.erofs", layer_dirs)
 
     assert not (tmp_path / "merged.erofs").exists()
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_layer_with_other_files_than_its_index_counts_makes_no_image(layer: int, tmp_path: Path) -> None:
+    """Every device of the layers above would have another's number."""
+    layer_dirs = build_layers([[Sparse("s", 10, {0: b"1"})], *LAYERS[:1]], tmp_path)
+    blob = layer_dirs[layer] / "layer.blob"
+    blob.write_bytes(b"stray") if layer else blob.unlink()
+
+    with pytest.raises(LayerDamaged, match=layer_dirs[layer].name):
+        merge_image(tmp_path / "merged.erofs", layer_dirs)
+
+    assert not (tmp_path / "merged.erofs").exists()
+
+
+def test_a_file_of_other_devices_is_found_before_the_kernel_has_it(tmp_path: Path) -> None:
+    """A file beside a tar went or came since."""
+    image = merge_image(tmp_path / "merged.erofs", build_layers(LAYERS, tmp_path))
+    image.check()
+
+    for paths in (image.device_paths[:1], (*image.device_paths, tmp_path / "stray")):
+        with pytest.raises(RecordCorrupt, match="it is of 2 files"):
+            replace(image, device_paths=paths).check()
 
 
 def test_the_file_is_whole_or_not_there_wherever_its_maker_dies(tmp_path: Path) -> None:

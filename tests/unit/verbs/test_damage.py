@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """A layer that was damaged in the store is found when something is to stand on it, replaced, and never used."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.provisioners import SMALL_TREE, provisioner, tree_text
+from tests.support.images import build_image, layer
+from tests.support.layouts import write_layout
+from tests.support.provisioners import provisioner, tree_text
+from tests.support.tar import File, Sparse
 from worker.errors import ImageNotFound
 from worker.image import LayerFormat
 from worker.oci.digest import Digest
@@ -21,6 +25,18 @@ def erofs_node(tmp_path: Path, redis_url: str) -> Iterator[Provisioner]:
     """A node whose layers stay tars."""
     with provisioner(tmp_path, redis_url, layer_format="erofs") as made:
         yield made
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> str:
+    """Two layers with data of their own, below them sparse files as well."""
+    base = layer(Sparse("sparse", 5000, {10: b"data"}), File("a", b"base"))
+    top = layer(File("a", b"top"), File("b", b"top"))
+    write_layout(tmp_path / "layout", {"latest": build_image([base, top])})
+    return f"oci:{tmp_path}/layout:latest"
+
+
+TREE = {"a": "top", "b": "top", "sparse": "\0" * 10 + "data" + "\0" * 4986}
 
 
 def _truncate(layer_dir: Path) -> None:
@@ -55,8 +71,32 @@ def _remove_record(layer_dir: Path) -> None:
     (layer_dir / "layer.json").unlink()
 
 
+def _remove_blob(layer_dir: Path) -> None:
+    (layer_dir / "layer.blob").unlink(missing_ok=True)
+
+
+def _truncate_blob(layer_dir: Path) -> None:
+    if (layer_dir / "layer.blob").exists():
+        (layer_dir / "layer.blob").write_bytes(b"")
+
+
+def _put_blob(layer_dir: Path) -> None:
+    if not (layer_dir / "layer.blob").exists():
+        (layer_dir / "layer.blob").write_bytes(bytes(4096))
+
+
 Damage = Callable[[Path], None]
-EROFS_DAMAGE = [_truncate, _corrupt_index, _remove_tar, _corrupt_record, _swap_record, _remove_record]
+EROFS_DAMAGE = [
+    _truncate,
+    _corrupt_index,
+    _remove_tar,
+    _remove_blob,
+    _truncate_blob,
+    _put_blob,
+    _corrupt_record,
+    _swap_record,
+    _remove_record,
+]
 
 
 def layer_dirs(node: Provisioner) -> list[Path]:
@@ -76,19 +116,53 @@ def _provision(node: Provisioner, container_id: str, image: str) -> dict[str, st
     return answer
 
 
+def _merge(node: Provisioner, image: str) -> None:
+    """Leave the layers merged, and mounted nowhere."""
+    _provision(node, "c0", image)
+    node.destroy({"container_id": "c0"})
+
+
+@pytest.mark.parametrize("is_merged", [False, True], ids=["never merged", "merged"])
 @pytest.mark.parametrize("damage", EROFS_DAMAGE)
 def test_a_damaged_layer_is_replaced_before_anything_stands_on_it(
-    erofs_node: Provisioner, image: str, damage: Damage
+    erofs_node: Provisioner, image: str, damage: Damage, is_merged: bool
 ) -> None:
-    """Both layers are damaged; only the source's content is ever seen."""
+    """Both layers are damaged, as far as they can be; only the source's content is ever seen.
+
+    An index is looked at when it is used.
+    """
     erofs_node.pull({"image": image})
+    if is_merged:
+        _merge(erofs_node, image)
     for layer_dir in layer_dirs(erofs_node):
         damage(layer_dir)
 
     info = _provision(erofs_node, "c1", image)
 
-    assert tree_text(info["rootfs"]) == SMALL_TREE
+    assert tree_text(info["rootfs"]) == TREE
+    assert (is_merged and damage is _corrupt_index) or _problems(erofs_node) == []
+
+
+@pytest.mark.parametrize("is_merged", [False, True], ids=["never merged", "merged"])
+@pytest.mark.parametrize("damage", [_remove_blob, _put_blob])
+def test_files_that_an_older_record_does_not_speak_of_are_missed_when_mounting(
+    erofs_node: Provisioner, image: str, damage: Damage, is_merged: bool
+) -> None:
+    """The index says how many there are, and so does what was merged."""
+    erofs_node.pull({"image": image})
+    if is_merged:
+        _merge(erofs_node, image)
+    for layer_dir in layer_dirs(erofs_node):
+        record = json.loads((layer_dir / "layer.json").read_bytes())
+        del record["sparse_bytes"]
+        (layer_dir / "layer.json").write_text(json.dumps(record))
     assert _problems(erofs_node) == []
+    for layer_dir in layer_dirs(erofs_node):
+        damage(layer_dir)
+
+    info = _provision(erofs_node, "c1", image)
+
+    assert tree_text(info["rootfs"]) == TREE
 
 
 @pytest.mark.parametrize("damage", EROFS_DAMAGE)
@@ -118,7 +192,7 @@ def test_a_damaged_tree_is_replaced(tmp_path: Path, redis_url: str, image: str, 
 
         info = _provision(node, "c1", image)
 
-        assert tree_text(info["rootfs"]) == SMALL_TREE
+        assert tree_text(info["rootfs"]) == TREE
 
 
 @pytest.mark.parametrize("damage", [_flip, Path.unlink, lambda path: path.write_bytes(b"")])
@@ -133,7 +207,7 @@ def test_a_damaged_merged_file_is_computed_anew(
 
     info = _provision(erofs_node, "c2", image)
 
-    assert tree_text(info["rootfs"]) == SMALL_TREE
+    assert tree_text(info["rootfs"]) == TREE
     assert _merged_path(erofs_node).read_bytes() == whole
 
 
@@ -147,10 +221,10 @@ def test_what_stands_on_a_damaged_layer_keeps_it_and_others_get_the_new_one(
 
     second = _provision(erofs_node, "c2", image)
 
-    assert tree_text(first["rootfs"]) == SMALL_TREE
-    assert tree_text(second["rootfs"]) == SMALL_TREE
+    assert tree_text(first["rootfs"]) == TREE
+    assert tree_text(second["rootfs"]) == TREE
     assert erofs_node.destroy({"container_id": "c1"}) is True
-    assert tree_text(second["rootfs"]) == SMALL_TREE
+    assert tree_text(second["rootfs"]) == TREE
 
 
 def test_without_a_source_a_damaged_layer_stays_refused(erofs_node: Provisioner, image: str, tmp_path: Path) -> None:
@@ -184,7 +258,7 @@ def test_a_recorded_rootfs_comes_back_on_a_layer_that_was_gone(
     again = _provision(erofs_node, "c1", image)
 
     assert again == info
-    assert tree_text(info["rootfs"]) == {**SMALL_TREE, "mine": "kept"}
+    assert tree_text(info["rootfs"]) == {**TREE, "mine": "kept"}
     assert erofs_node.node.work.record_path(("c1",)).read_bytes() == record
 
 

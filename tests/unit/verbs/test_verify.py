@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """verify: real corruption of real stores is found, named by kind, and repaired from where the image came from."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -135,7 +136,28 @@ def test_a_flipped_bit_anywhere_in_a_layer_is_found(erofs_node: Provisioner, ima
     assert _verify(erofs_node)["problems"] == []
 
 
-def test_a_sparse_files_copy_is_compared(erofs_node: Provisioner, tmp_path: Path) -> None:
+def _truncate_blob(layer_dir: Path) -> None:
+    with (layer_dir / "layer.blob").open("r+b") as blob:
+        blob.truncate(4096)
+
+
+def _misstate_blob(layer_dir: Path) -> None:
+    record = json.loads((layer_dir / "layer.json").read_bytes())
+    (layer_dir / "layer.json").write_text(json.dumps(record | {"sparse_bytes": 4096}))
+
+
+SPARSE_DAMAGE: list[tuple[Callable[[Path], object], str]] = [
+    (lambda path: flip(path / "layer.blob", 4096 * 3), "layer-blob-wrong"),
+    (lambda path: (path / "layer.blob").unlink(), "layer-data-missing"),
+    (_truncate_blob, "layer-blob-wrong"),
+    (_misstate_blob, "layer-size-wrong"),
+]
+
+
+@pytest.mark.parametrize(("damage", "kind"), SPARSE_DAMAGE)
+def test_a_sparse_files_copy_is_compared(
+    erofs_node: Provisioner, tmp_path: Path, damage: Callable[[Path], object], kind: str
+) -> None:
     """What is written out beside the tar is made of it again."""
     tar = _sparse_tar(tmp_path)
     write_layout(tmp_path / "layout", {"latest": build_image([tar])})
@@ -144,9 +166,9 @@ def test_a_sparse_files_copy_is_compared(erofs_node: Provisioner, tmp_path: Path
     (layer_dir,) = _layer_dirs(erofs_node)
     assert _verify(erofs_node)["problems"] == []
 
-    flip(layer_dir / "layer.blob", 4096 * 3)
+    damage(layer_dir)
 
-    assert _kinds(_verify(erofs_node)["problems"]) == {("layer-blob-wrong", f"erofs/{layer_dir.name}")}
+    assert _kinds(_verify(erofs_node)["problems"]) == {(kind, f"erofs/{layer_dir.name}")}
     assert _verify(erofs_node, repair=True)["problems"] == []
 
 

@@ -17,16 +17,17 @@ class Blob:
     """A file that is made when the first content comes; holes stay holes on disk.
 
     Attributes:
-        is_used: Whether there is any content.
+        is_used: Whether there is any content, and so a file.
+        size_bytes: Of that file, with its holes; 0 without one, and only then.
         disk_bytes: What the content takes on disk, rounded to blocks.
     """
 
     def __init__(self, path: Path) -> None:
         self.is_used = False
+        self.size_bytes = 0
         self.disk_bytes = 0
         self._path = path
         self._descriptor = -1
-        self._end = 0
 
     def __enter__(self) -> Self:
         return self
@@ -38,22 +39,24 @@ class Blob:
             os.close(self._descriptor)
 
     def append(self, data: Iterator[memoryview], extents: tuple[Extent, ...], *, size_bytes: int) -> int:
-        """Write a sparse file and return where it begins.
+        """Write a sparse file, unless it is empty, and return where it begins.
 
         Args:
             data: As many bytes as all extents together.
             extents: Where in the file they belong.
             size_bytes: Of the file.
         """
+        begin = self.size_bytes
+        if size_bytes == 0:
+            return begin
         if not self.is_used:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._descriptor = os.open(self._path, flags, 0o600)
             self.is_used = True
-        begin = self._end
         write_extents(self._descriptor, data, (Extent(begin + offset, length) for offset, length in extents))
-        self._end = begin + _rounded(size_bytes)
+        self.size_bytes = begin + _rounded(size_bytes)
         self.disk_bytes += sum(_rounded(length) for _, length in extents)
-        os.ftruncate(self._descriptor, self._end)
+        os.ftruncate(self._descriptor, self.size_bytes)
         return begin
 
 

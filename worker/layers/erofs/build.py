@@ -51,6 +51,7 @@ def build_erofs(
             has_whiteouts=layer.has_whiteouts,
             is_opaque=layer.root.is_opaque,
             implied_dirs=(),
+            sparse_bytes=blob.size_bytes,
         )
 
 

@@ -68,10 +68,10 @@ def check_erofs(
     if layer is None:
         yield ProblemKind.LAYER_INDEX_WRONG, f"{TAR} is whole, but this node would refuse it: {refusal}"
         return
-    yield from _check_made(layer_dir, layer, scratch_dir)
+    yield from _check_made(layer_dir, record, layer, scratch_dir)
 
 
-def _check_made(layer_dir: Path, layer: LayerTree, scratch_dir: Path) -> Iterator[Fault]:
+def _check_made(layer_dir: Path, record: LayerRecord, layer: LayerTree, scratch_dir: Path) -> Iterator[Fault]:
     """Compare what is made of the tar with what lies beside it."""
     made, kept = scratch_dir / BLOB, layer_dir / BLOB
     devices = BLOB_DEVICE if made.exists() else TAR_DEVICE
@@ -81,6 +81,8 @@ def _check_made(layer_dir: Path, layer: LayerTree, scratch_dir: Path) -> Iterato
         yield ProblemKind.LAYER_DATA_MISSING, f"{BLOB} is missing"
     elif kept.exists() and not (made.exists() and _equals(kept, _chunks(made, lambda _: None))):
         yield ProblemKind.LAYER_BLOB_WRONG, f"{BLOB} does not hold the tar's sparse files"
+    elif record.sparse_bytes not in (None, size := kept.stat().st_size if kept.exists() else 0):
+        yield ProblemKind.LAYER_SIZE_WRONG, f"{BLOB} has {size} bytes instead of {record.sparse_bytes}"
 
 
 def _check_alone(layer_dir: Path) -> Iterator[Fault]:

@@ -56,6 +56,7 @@ _COMPAT_CHECKSUM = 0x1
 _COMPAT_MTIME = 0x2
 _INCOMPAT_CHUNKED = 0x4
 _INCOMPAT_DEVICES = 0x8
+_DEVICE_COUNT_OFFSET = 86
 _DEVICE = struct.Struct("<64sII56x")
 _DEVICES_OFFSET = _SUPER_OFFSET + _SUPER.size
 MAX_DEVICES = 16_000
@@ -125,6 +126,12 @@ def encode_head(*, devices: Sequence[Device], root_nid: int, inodes: int, total_
     )
     table = b"".join(_DEVICE.pack(device.tag, blocks_of(device.size_bytes), 0) for device in devices)
     return bytes(_SUPER_OFFSET) + superblock + table
+
+
+def image_device_count(image: bytes) -> int:
+    """Return how many devices an image says it has."""
+    offset = _SUPER_OFFSET + _DEVICE_COUNT_OFFSET
+    return int.from_bytes(image[offset : offset + 2], "little")
 
 
 def set_checksum(image: bytearray) -> None:

@@ -17,8 +17,8 @@ class LayerMerge:
         self.root = Directory()
         self.device_count = 0
 
-    def add(self, index: bytes) -> None:
-        """Lay the next layer upon those added before.
+    def add(self, index: bytes) -> int:
+        """Lay the next layer upon those added before, and return how many devices are its own.
 
         Raises:
             IndexDamaged: The index is damaged; nothing was added.
@@ -26,3 +26,4 @@ class LayerMerge:
         count = index_device_count(index)
         apply_index(self.root, index, first_device=self.device_count)
         self.device_count += count
+        return count

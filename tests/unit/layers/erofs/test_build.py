@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tar import Dir, File, Opaque, Whiteout, tar_bytes
+from tests.support.tar import Dir, File, Opaque, Sparse, Whiteout, tar_bytes
 from tests.unit.layers.harness import build, build_blob, chunked, limits
 from tests.unit.layers.test_build import BOMBS, HOSTILE
 from worker.errors import InvalidLayer, LayerLimitExceeded
@@ -50,6 +50,18 @@ def test_the_record_says_what_the_layer_hides(tmp_path: Path) -> None:
         (tmp_path / str(number)).mkdir()
         record = build(entries, tmp_path / str(number), layer_format=EROFS)
         assert (record.has_whiteouts, record.is_opaque) == (number > 0, number == 2)
+
+
+def test_the_record_says_how_long_the_sparse_files_are(tmp_path: Path) -> None:
+    """All of them together, each in whole pages; an empty one needs no file."""
+    for number, sizes in enumerate([(), (0,), (5000, 1 << 20, 0)]):
+        (tmp_path / str(number)).mkdir()
+        entries = [Sparse(f"s{size}", size, {0: b"data"} if size else {}) for size in sizes]
+        record = build([File("f", b"plain"), *entries], tmp_path / str(number), layer_format=EROFS)
+        assert record.sparse_bytes == sum(size + -size % 4096 for size in sizes)
+
+    assert [path.parent.name for path in tmp_path.glob("*/layer.blob")] == ["2"]
+    assert (tmp_path / "2/layer.blob").stat().st_size == record.sparse_bytes
 
 
 @pytest.mark.parametrize(("archive", "reason"), HOSTILE.values(), ids=HOSTILE)

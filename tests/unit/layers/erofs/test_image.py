@@ -22,10 +22,9 @@ from tests.support.tar import (
     File,
     Hardlink,
     Opaque,
+    Sparse,
     Symlink,
     Whiteout,
-    header,
-    tar_bytes,
 )
 from tests.support.trees import tree_snapshot
 from worker.errors import BackendUnsupported
@@ -166,24 +165,17 @@ def test_takes_paths_longer_than_the_kernel_s_options(erofs_dir: Path) -> None:
 
 def test_sparse_files_are_whole_with_their_holes(erofs_dir: Path) -> None:
     """They lie in a file of their own, after one another, beside the tar's."""
-    sparse = bytearray(300_000)
-    sparse[100_000:100_004] = b"data"
-    pairs = b"100000,4,300000,0"
-    records = [("GNU.sparse.map", pairs), ("GNU.sparse.size", b"300000")]
-    body = b"".join(_record(key, value) for key, value in records)
-    member = header(b"x", typeflag=b"x", size=len(body)) + body + bytes(-len(body) % 512)
-    layer = b"".join(
-        [
-            *(member + header(name, typeflag=b"0", size=4) + b"data" + bytes(508) for name in (b"one", b"two")),
-            tar_bytes([File("plain", b"plain")]),
-        ]
-    )
+    content = bytearray(300_000)
+    content[100_000:100_004] = b"data"
+    sparse = [Sparse(name, 300_000, {100_000: b"data", 300_000: b""}) for name in ("one", "two")]
+    layer = [*sparse, Sparse("empty", 0, {}), File("plain", b"plain")]
     image = make_image([[File("below", b"below")], layer, [File("above", b"above")]], erofs_dir)
 
     assert [path.name for path in image.device_paths] == ["layer.tar", "layer.tar", "layer.blob", "layer.tar"]
     assert image.device_paths[2].stat().st_blocks * 512 <= 16 << 10
     with mounted(image, erofs_dir / "mount") as tree:
-        assert (tree / "one").read_bytes() == (tree / "two").read_bytes() == sparse
+        assert (tree / "one").read_bytes() == (tree / "two").read_bytes() == content
+        assert (tree / "empty").read_bytes() == b""
         assert [(tree / name).read_text() for name in ("below", "plain", "above")] == ["below", "plain", "above"]
 
 
@@ -261,12 +253,6 @@ def outcome(
     except Refusal as refusal:
         event(refusal.reason)
         return refusal.reason
-
-
-def _record(key: str, value: bytes) -> bytes:
-    tail = b" " + key.encode() + b"=" + value + b"\n"
-    length = len(tail) + 2
-    return str(length if length < 100 else length + 1).encode() + tail
 
 
 def _index_of_one_file(size: int) -> bytes:
