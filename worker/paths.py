@@ -8,7 +8,7 @@
       lock                          flock: shared by provision and destroy, exclusive for prune
       images/<digest>/              manifest.json, config.json
         implied-<format>/           one more lower directory on top: see worker/store/implied.py
-        merged-1.erofs              all layers in one, for the EROFS format: see worker/store/merged.py
+        merged-2.erofs              all layers in one, for the EROFS format: see worker/store/merged.py
         refs/<hash>                 one per (node, container, name) or pull that needs the image
       references/<hash>             reference and platform -> digest, and marks of who opened it there
       openers.key                   what the marks are made with; mode 0600
@@ -136,7 +136,7 @@ class StorePaths:
 
     def merged_path(self, digest: str) -> Path:
         """Return the file that merges all layers of the image in EROFS format; its number grows with the encoding."""
-        return self.image_dir(digest) / "merged-1.erofs"
+        return self.image_dir(digest) / "merged-2.erofs"
 
     def layer_dir(self, diff_id: str, *, layer_format: str) -> Path:
         """Return the directory of one committed layer."""

@@ -183,8 +183,10 @@ class _Writer:
             self._image += directory.inode + bytes(size)
             self._describe(position, layout=INLINE, start=0, size=size)
         else:
+            # Before its blocks, which are any number: the superblock names the root with 16 bits.
+            position = self._append_plain(directory.inode, start=0, size=size)
             pending.position = self._reserve_blocks(size)
-            position = self._append_plain(directory.inode, start=pending.position, size=size)
+            self._describe(position, layout=PLAIN, start=pending.position // BLOCK_BYTES, size=size)
         subdirectories = sum(type(child) is Directory for child in directory.children.values())
         INODE_LINKS.pack_into(self._image, position + INODE_LINKS_OFFSET, 2 + subdirectories)
         pending.nid = position // SLOT_BYTES

@@ -131,6 +131,15 @@ def test_directories_of_any_size_list_all_and_find_each(count: int, erofs_dir: P
         assert (tree / "d/..").samefile(tree)
 
 
+def test_the_root_may_be_as_large_as_any_directory(erofs_dir: Path) -> None:
+    """Its number has 16 bits, which 2 MiB of names before it would exceed."""
+    names = [f"{n:05d}" + "x" * 240 for n in range(9_000)]
+
+    with shown([[File(name) for name in names]], erofs_dir) as tree:
+        assert sorted(os.listdir(tree)) == names  # noqa: PTH208 - names alone
+        assert (tree / names[-1]).stat().st_size == 0
+
+
 @pytest.mark.parametrize("length", [1, 59, 447, 448, 479, 480, 481, 511, 512, 4000, 4095])
 def test_links_of_any_length_lead_where_they_say(length: int, erofs_dir: Path) -> None:
     """Also behind attributes, at every distance from the end of a block."""
