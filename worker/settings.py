@@ -154,7 +154,11 @@ class Settings(BaseSettings):
     max_layer_bytes: int = Field(64 * GIB, ge=1, description="Uncompressed bytes a layer may have.")
     max_layer_entries: int = Field(10_000_000, ge=1, description="Entries a layer may have.")
     max_header_bytes: int = Field(MIB, ge=512, description="Bytes of one extended (PAX or GNU) tar header.")
-    max_index_bytes: int = Field(GIB, ge=MIB, description="Memory for one layer's index, about 300 bytes an entry.")
+    max_index_bytes: int = Field(
+        GIB,
+        ge=MIB,
+        description="Memory for an image's EROFS metadata, about 500 bytes an entry; layers pulled at once share it.",
+    )
     max_manifest_bytes: int = Field(4 * MIB, ge=1024, description="Bytes of a manifest, an index or a configuration.")
 
     @field_validator("redis_url")

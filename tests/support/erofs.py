@@ -37,7 +37,7 @@ def build_layers(archives: Sequence[Archive], directory: Path) -> list[Path]:
 
 def make_image(archives: Sequence[Archive], directory: Path) -> MergedImage:
     """Build layers and merge them."""
-    return merge_image(directory / "merged.erofs", build_layers(archives, directory))
+    return merge_image(directory / "merged.erofs", build_layers(archives, directory), limits=LIMITS)
 
 
 @contextmanager

@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker.errors import LayerDamaged, LayerVanished, RecordCorrupt
+from worker.errors import LayerDamaged, LayerLimitExceeded, LayerVanished, RecordCorrupt
 from worker.layers.erofs.build import BLOB, INDEX, TAR
 from worker.layers.erofs.format import Device, image_device_count
 from worker.layers.erofs.image import encode_image
 from worker.layers.erofs.index import IndexDamaged
 from worker.layers.erofs.merge import LayerMerge
+from worker.layers.limits import LayerLimits
+from worker.layers.refusal import Excess
 from worker.linux import durable
 
 _CHECKSUM_BYTES = 4
@@ -50,34 +52,39 @@ class MergedImage:
             raise RecordCorrupt(path=str(self.image_path), reason=reason)
 
 
-def merge_image(merged_path: Path, layer_dirs: Sequence[Path], *, anew: bool = False) -> MergedImage:
+def merge_image(
+    merged_path: Path, layer_dirs: Sequence[Path], *, limits: LayerLimits, anew: bool = False
+) -> MergedImage:
     """Return an image's layers merged, which is computed once per image and store.
 
     Effect: on return the file is there and survives power loss, not necessarily by this call; two callers at once write
         the same bytes.
-    Cost: the first time about 5 µs and 300 bytes of memory for each entry of all layers; later a system call for each.
+    Cost: the first time about 5 µs for each entry of all layers, and memory that is limited; later a system call for
+        each layer.
     Locking: the caller keeps the image and its layers.
 
     Args:
         merged_path: Where the image's file is or is to be; it belongs to exactly these layers.
         layer_dirs: Of committed layers in EROFS format, base first, no duplicates.
+        limits: How much memory the entries of all layers may take together.
         anew: Compute it also if it is there, and replace it.
 
     Raises:
         LayerVanished: A layer is not there (any more).
         LayerDamaged: The index of a layer is damaged, or counts other files than are there.
+        LayerLimitExceeded: The layers up to one are too large together.
         BackendUnsupported: The image has more layers than the format can number.
         StorageExhausted: The store is full; a retry can help.
     """
     device_paths = tuple(path for layer_dir in layer_dirs for path in _devices(layer_dir))
     if anew or not merged_path.exists():
-        durable.write_file(merged_path, merged_content(layer_dirs))
+        durable.write_file(merged_path, merged_content(layer_dirs, limits=limits))
     return MergedImage(image_path=merged_path, device_paths=device_paths)
 
 
-def merged_content(layer_dirs: Sequence[Path]) -> bytearray:
+def merged_content(layer_dirs: Sequence[Path], *, limits: LayerLimits) -> bytearray:
     """Compute what the file of these layers holds; raises and costs as `merge_image`."""
-    merge, devices = LayerMerge(), list[Device]()
+    merge, devices = LayerMerge(max_bytes=limits.max_index_bytes), list[Device]()
     for layer_dir in layer_dirs:
         paths = tuple(_devices(layer_dir))
         _add(merge, layer_dir, device_count=len(paths))
@@ -113,6 +120,9 @@ def _add(merge: LayerMerge, layer_dir: Path, *, device_count: int) -> None:
         raise LayerVanished(layer=layer_dir.name) from error
     except IndexDamaged as error:
         raise LayerDamaged(layer=layer_dir.name, reason=f"{path}: {error}") from error
+    except Excess as excess:
+        limit = f"{excess.limit}, its own and those of the layers below it,"
+        raise LayerLimitExceeded(layer=layer_dir.name, limit=limit, maximum=excess.maximum) from excess
     if device_count != expected:
         reason = f"{expected} files are to hold its data, and {device_count} are there"
         raise LayerDamaged(layer=layer_dir.name, reason=reason)

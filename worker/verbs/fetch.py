@@ -13,6 +13,7 @@ from functools import partial
 
 from worker.image import LayerFormat
 from worker.layers.build import build_layer
+from worker.layers.limits import LayerLimits
 from worker.oci.descriptor import Descriptor
 from worker.oci.digest import Digest
 from worker.puller import RemoteImage
@@ -103,7 +104,9 @@ def fetch_layers(
             tally.add_layer()
     if not missing:
         return 0
-    fetch = _Fetch(node=node, remote=remote, layer_format=layer_format, tally=tally)
+    # By the image, not by what is missing of it: whether it is refused must not depend on what is there already.
+    limits = node.limits.shared_by(min(node.settings.parallel_layers, len(layers)))
+    fetch = _Fetch(node=node, remote=remote, layer_format=layer_format, limits=limits, tally=tally)
     with (
         observed_pull(node.observe, lambda: tally.bytes_fetched),
         _pool(node.settings.parallel_layers, tally) as submit,
@@ -121,6 +124,7 @@ class _Fetch:
     node: Node
     remote: RemoteImage
     layer_format: LayerFormat
+    limits: LayerLimits
     tally: _Tally
 
     def run(self, diff_id: Digest, descriptor: Descriptor) -> None:
@@ -154,7 +158,7 @@ class _Fetch:
                     diff_id=diff_id,
                     layer_format=self.layer_format,
                     staging_dir=staging_dir,
-                    limits=self.node.limits,
+                    limits=self.limits,
                     is_squashed=self.node.is_squashed,
                     on_progress=self.tally.add_bytes,
                 )

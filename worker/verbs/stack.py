@@ -42,6 +42,7 @@ def open_stack(
     Raises:
         LayerVanished: A layer is not in the store.
         LayerDamaged: A layer is damaged; it is not used.
+        LayerLimitExceeded: The layers are too large together to be merged.
         MountFailed: The kernel refused the image.
     """
     if layer_format is not LayerFormat.EROFS:
@@ -79,4 +80,5 @@ def _mounted(node: Node, digest: Digest, layers: Sequence[Digest], *, user: str)
 
 def _merged(node: Node, digest: Digest, layers: Sequence[Digest], *, anew: bool = False) -> MergedImage:
     stack = node.store.layers.stack(layers, layer_format=LayerFormat.EROFS)
-    return merge_image(node.store.paths.merged_path(str(digest)), [path for path, _ in stack], anew=anew)
+    layer_dirs = [path for path, _ in stack]
+    return merge_image(node.store.paths.merged_path(str(digest)), layer_dirs, limits=node.limits, anew=anew)

@@ -141,7 +141,7 @@ def _find(node: Node, only: frozenset[Digest] | None, tally: _Tally) -> Iterator
     """Yield all findings, in an order in which they can be repaired: images, layers, what is computed of them."""
     store = node.store
     digests = sorted(only if only is not None else store.images.digests())
-    images = [each for digest in digests for each in check_image(store, digest, max_layers=node.settings.max_layers)]
+    images = [each for digest in digests for each in _check_image(node, digest)]
     yield from (_image_finding(node, problem) for problem in images if problem.kind is ProblemKind.IMAGE_CORRUPT)
     yield from _find_in_layers(node, only, tally)
     yield from (_image_finding(node, problem) for problem in images if problem.kind is not ProblemKind.IMAGE_CORRUPT)
@@ -152,6 +152,10 @@ def _find(node: Node, only: frozenset[Digest] | None, tally: _Tally) -> Iterator
     yield from (_container_finding(node, problem) for problem in check_containers(node, only=only))
     if only is None:
         yield from (_Finding(problem=problem) for problem in check_strays(store))
+
+
+def _check_image(node: Node, digest: Digest) -> Iterator[Problem]:
+    return check_image(node.store, digest, max_layers=node.settings.max_layers, limits=node.limits)
 
 
 def _find_in_layers(node: Node, only: frozenset[Digest] | None, tally: _Tally) -> Iterator[_Finding]:

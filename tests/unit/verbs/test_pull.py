@@ -7,10 +7,11 @@ import pytest
 
 from tests.support.images import build_image, layer
 from tests.support.layouts import write_layout
-from tests.support.provisioners import files
-from tests.support.tar import File
-from worker.errors import DigestMismatch, ProvisionerError
+from tests.support.provisioners import files, provisioner
+from tests.support.tar import Entry, File
+from worker.errors import DigestMismatch, LayerLimitExceeded, ProvisionerError
 from worker.provisioner import Elsewhere, Progress, Provisioner
+from worker.settings import MIB
 
 pytestmark = [pytest.mark.root, pytest.mark.redis]
 
@@ -52,3 +53,37 @@ def test_a_corrupt_layer_is_refused_and_leaves_no_layer(node: Provisioner, tmp_p
     assert isinstance(caught.value, DigestMismatch) or "layer" in str(caught.value)
     assert layers[which].diff_id not in {str(diff_id) for _, diff_id in node.node.store.layers.committed()}
     assert files(node.node.store.paths.staging_dir) == []
+
+
+def _files(count: int, *, prefix: str = "") -> list[Entry]:
+    return [File(f"{prefix}{number}", b"x") for number in range(count)]
+
+
+def test_layers_made_at_a_time_share_the_memory_for_one(tmp_path: Path, redis_url: str) -> None:
+    """Whatever of the image is there already, so that asking again gives the same answer."""
+    large, others = _files(1500), [layer(File("a")), layer(File("b"))]
+    write_layout(tmp_path / "alone", {"latest": build_image([layer(*large)])})
+    write_layout(tmp_path / "among", {"latest": build_image([layer(*large, File("c")), *others])})
+
+    with provisioner(tmp_path, redis_url, layer_format="erofs", max_index_bytes=MIB, parallel_layers=3) as node:
+        node.pull({"image": f"oci:{tmp_path}/alone:latest"})
+
+        for _ in range(2):
+            with pytest.raises(LayerLimitExceeded, match=f"bytes of metadata of {MIB // 3}"):
+                node.pull({"image": f"oci:{tmp_path}/among:latest"})
+
+
+def test_what_all_layers_take_together_is_limited(tmp_path: Path, redis_url: str) -> None:
+    """What one layer replaces of another does not count, and of what is refused nothing is left."""
+    adding = [layer(*_files(600, prefix=f"{number}-")) for number in range(4)]
+    replacing = [layer(*_files(600), File(f"layer-{number}")) for number in range(4)]
+    write_layout(tmp_path / "adding", {"latest": build_image(adding)})
+    write_layout(tmp_path / "replacing", {"latest": build_image(replacing)})
+
+    with provisioner(tmp_path, redis_url, layer_format="erofs", max_index_bytes=MIB) as node:
+        node.provision({"container_id": "c1", "image": f"oci:{tmp_path}/replacing:latest"})
+
+        with pytest.raises(LayerLimitExceeded, match=f"those of the layers below it, of {MIB}"):
+            node.provision({"container_id": "c2", "image": f"oci:{tmp_path}/adding:latest"})
+
+        assert not node.node.work.container_dir(("c2",)).exists()

@@ -21,6 +21,7 @@ from worker.errors import ImageNotFound, InvalidArgument
 from worker.linux.flock import locked
 from worker.oci.digest import Digest
 from worker.provisioner import Elsewhere, Provisioner
+from worker.settings import MIB
 
 pytestmark = [pytest.mark.root, pytest.mark.redis]
 
@@ -300,7 +301,12 @@ def test_manifest_and_configuration_are_what_their_digests_say(
     assert _verify(node)["problems"] == []
 
 
-@pytest.mark.parametrize("damage", [flip, lambda path: path.write_bytes(b"")])
+def _append(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"x")
+
+
+@pytest.mark.parametrize("damage", [flip, lambda path: path.write_bytes(b""), _append])
 def test_the_merged_file_is_computed_again_and_compared(
     erofs_node: Provisioner, image: str, damage: Callable[[Path], object]
 ) -> None:
@@ -314,6 +320,18 @@ def test_the_merged_file_is_computed_again_and_compared(
 
     assert _kinds(answer["repaired"]) == {("image-merged-wrong", info["digest"])}
     assert path.read_bytes() == whole
+
+
+def test_an_image_too_large_to_be_merged_again_is_told(erofs_node: Provisioner, tmp_path: Path, redis_url: str) -> None:
+    """The limit was another one once."""
+    write_layout(tmp_path / "layout", {"latest": build_image([layer(*(File(f"{n}") for n in range(3000)))])})
+    info = _provision(erofs_node, "c1", f"oci:{tmp_path}/layout:latest")
+
+    with provisioner(tmp_path, redis_url, layer_format="erofs", max_index_bytes=MIB) as node:
+        problems = _verify(node, repair=True)["problems"]
+
+        assert ("image-merged-wrong", info["digest"]) in _kinds(problems)
+        assert all("bytes of metadata" in problem["detail"] for problem in problems)
 
 
 def test_references_that_lead_nowhere_or_say_nothing_go(node: Provisioner, image: str) -> None:

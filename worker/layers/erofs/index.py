@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from enum import IntFlag
 
+from worker.layers.erofs.budget import IndexBudget, linked_bytes
 from worker.layers.erofs.inode import with_devices_from
 from worker.layers.erofs.tree import Directory, Linked, Node, Whiteout
 
@@ -76,23 +77,28 @@ def index_device_count(index: bytes) -> int:
     return int(device_count)
 
 
-def apply_index(root: Directory, index: bytes, *, first_device: int) -> None:
+def apply_index(root: Directory, index: bytes, *, first_device: int, budget: IndexBudget) -> None:
     """Lay a layer over the tree of those below it, which `root` becomes.
 
     Args:
         root: Of the layers below; a directory without children at first.
         index: Of the layer; `index_device_count` has found it whole.
         first_device: How many devices the layers below have.
+        budget: Of which the layers below have taken what they cost.
+
+    Raises:
+        Excess: It is used up; the layer is applied in part.
     """
-    _Overlay(root, index, first_device=first_device).run()
+    _Overlay(root, index, first_device=first_device, budget=budget).run()
 
 
 class _Overlay:
     """One pass over an index's records, with a stack of the directories they are in."""
 
-    def __init__(self, root: Directory, index: bytes, *, first_device: int) -> None:
+    def __init__(self, root: Directory, index: bytes, *, first_device: int, budget: IndexBudget) -> None:
         self._index = index
         self._first_device = first_device
+        self._budget = budget
         self._above: list[Directory] = []
         self._directory = Directory()
         self._directory.children[b""] = root
@@ -108,7 +114,7 @@ class _Overlay:
             position += name_length + length
             if kind == _FILE:
                 inode = index[position - length : position]
-                self._directory.children[name] = with_devices_from(inode, self._first_device)
+                self._put(name, with_devices_from(inode, self._first_device))
             elif kind == _END:
                 self._directory = self._above.pop()
             else:
@@ -118,23 +124,39 @@ class _Overlay:
         if kind & _Kind.DIRECTORY:
             self._enter(kind, name, content)
         elif kind == _Kind.WHITEOUT:
-            self._directory.children.pop(name, None)
+            self._drop(name)
         elif kind == _Kind.LINKED:
+            self._budget.take(linked_bytes(content))
             self._linked.append(Linked(with_devices_from(content, self._first_device)))
-            self._directory.children[name] = self._linked[-1]
+            self._put(name, self._linked[-1])
         else:
-            self._directory.children[name] = self._linked[_NUMBER.unpack(content)[0]]
+            self._put(name, self._linked[_NUMBER.unpack(content)[0]])
+
+    def _put(self, name: bytes, node: Node) -> None:
+        self._drop(name)
+        self._budget.take_node(name, node)
+        self._directory.children[name] = node
+
+    def _drop(self, name: bytes) -> None:
+        if (node := self._directory.children.pop(name, None)) is not None:
+            self._budget.give_back(name, node)
+
+    def _clear(self, directory: Directory) -> None:
+        for name, node in directory.children.items():
+            self._budget.give_back(name, node)
+        directory.children.clear()
 
     def _enter(self, kind: int, name: bytes, inode: bytes) -> None:
         """Go into a directory: over one below it is merged, over anything else it is new."""
         directory = self._directory.children.get(name)
         if type(directory) is not Directory:
-            directory = self._directory.children[name] = Directory(inode)
-        elif kind & _Kind.OPAQUE:
-            directory.children.clear()
+            directory = Directory(inode)
+            self._put(name, directory)
+        elif kind & _Kind.OPAQUE or not kind & _Kind.IMPLIED:
+            self._budget.take(2 * (len(inode) - len(directory.inode)))
             directory.inode = inode
-        elif not kind & _Kind.IMPLIED:
-            directory.inode = inode
+        if kind & _Kind.OPAQUE:
+            self._clear(directory)
         self._above.append(self._directory)
         self._directory = directory
 

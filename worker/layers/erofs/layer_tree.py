@@ -5,18 +5,17 @@ The two must agree, or an image would look different on nodes of different forma
 directories are judged by the same code, and every refusal is the same. The last entry of a name wins; whiteouts have
 the same effect wherever they stand; hard links reach only the layer's own files.
 
-Cost: memory in proportion to the layer's entries, about 300 bytes each.
+Cost: memory in proportion to the layer's entries, `IndexBudget` says how much.
 """
 
+from worker.layers.erofs.budget import IndexBudget, linked_bytes
 from worker.layers.erofs.inode import encode_directory
 from worker.layers.erofs.tree import Directory, Linked, Node, Whiteout
 from worker.layers.implied import ImpliedDirs
 from worker.layers.names import WHITEOUT_PREFIX, Place, Role, normalised, place_of
-from worker.layers.refusal import Excess, Refusal
+from worker.layers.refusal import Refusal
 from worker.layers.tar_entry import EntryType, TarEntry
 
-_NODE_OVERHEAD_BYTES = 200
-"""About what a node costs in memory beside the bytes of its name and inode."""
 _NO_TARGET = "the target of the hard link is not in this layer"
 
 
@@ -34,8 +33,8 @@ class LayerTree:
         self.has_whiteouts = False
         self.entries = 0
         self._implied = ImpliedDirs(max_bytes=max_implied_bytes)
-        self._bytes = 0
-        self._max_bytes = max_index_bytes
+        # What is replaced is not given back.
+        self._budget = IndexBudget(max_index_bytes)
         # Entries come by the directory: the one of the last entry is found without a walk.
         self._near_path = b""
         self._near = self.root
@@ -89,7 +88,7 @@ class LayerTree:
         if entry.type is not EntryType.DIRECTORY:
             raise Refusal(f"the root of the layer is a {entry.type.value}")
         self._implied.list_entry(b"")
-        self.root.inode = encode_directory(entry)
+        self._describe(self.root, entry)
 
     def _put_directory(self, place: Place, entry: TarEntry) -> None:
         """Make a directory, or let one that is there take the attributes."""
@@ -98,8 +97,12 @@ class LayerTree:
         if type(directory) is not Directory:
             directory = self._make(parent, place.name)
         self._implied.list_entry(place.path)
-        directory.inode = encode_directory(entry)
-        self._count(place.name, directory.inode)
+        self._describe(directory, entry)
+
+    def _describe(self, directory: Directory, entry: TarEntry) -> None:
+        inode = encode_directory(entry)
+        self._budget.take(2 * (len(inode) - len(directory.inode)))
+        directory.inode = inode
 
     def _put_link(self, place: Place, entry: TarEntry) -> None:
         """Join a file of this layer; the entry's own attributes mean nothing, the file has them already."""
@@ -121,6 +124,7 @@ class LayerTree:
         if isinstance(node, Directory | Whiteout):
             raise Refusal("the target of the hard link is a directory or a whiteout")
         if isinstance(node, bytes):
+            self._budget.take(linked_bytes(node))
             node = directory.children[name] = Linked(node)
         return node
 
@@ -200,13 +204,7 @@ class LayerTree:
         if type(parent.children.get(name)) is Directory:
             self._near_path, self._near = b"", self.root
         parent.children[name] = node
-        self._count(name, node)
-
-    def _count(self, name: bytes, node: Node) -> None:
-        """Bound the memory: what was replaced counts as well."""
-        self._bytes += _NODE_OVERHEAD_BYTES + len(name) + (len(node) if isinstance(node, bytes) else 0)
-        if self._bytes > self._max_bytes:
-            raise Excess("bytes of metadata", self._max_bytes)
+        self._budget.take_node(name, node)
 
     def _is_covered(self, path: bytes) -> bool:
         """Tell whether a directory above hides what the layers below have at the path."""

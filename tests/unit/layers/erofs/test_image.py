@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from tests.support.erofs import build_layers, make_image, mounted, shown, stacked
+from tests.support.erofs import LIMITS, build_layers, make_image, mounted, shown, stacked
 from tests.support.tar import (
     BlockDevice,
     CharDevice,
@@ -110,7 +110,7 @@ def test_a_large_file_is_read_at_every_end(gibibytes: int, erofs_dir: Path) -> N
         file.truncate(512 + size)
     (layer_dir / "layer.idx").write_bytes(_index_of_one_file(size))
 
-    image = merge_image(erofs_dir / "merged.erofs", [layer_dir])
+    image = merge_image(erofs_dir / "merged.erofs", [layer_dir], limits=LIMITS)
     with mounted(image, erofs_dir / "mount") as tree, (tree / "f").open("rb") as file:
         assert os.fstat(file.fileno()).st_size == size
         for place in places:

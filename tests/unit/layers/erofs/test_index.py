@@ -9,10 +9,12 @@ from tests.support.erofs import LIMITS
 from tests.support.tar import Dir, Entry, File, Hardlink, Opaque, Symlink, Whiteout, tar_bytes
 from tests.unit.layers.harness import chunked
 from worker.layers.erofs.blob import Blob
+from worker.layers.erofs.budget import IndexBudget
 from worker.layers.erofs.build import read_layer
 from worker.layers.erofs.format import CHUNK_INDEX
 from worker.layers.erofs.index import IndexDamaged, apply_index, dump_index, index_device_count
 from worker.layers.erofs.tree import Directory, Linked
+from worker.layers.refusal import Excess
 
 
 def index_of(*entries: Entry, devices: int = 1) -> bytes:
@@ -34,7 +36,7 @@ def merged(*indexes: bytes) -> Directory:
     """Merge layers of one device each."""
     root = Directory()
     for number, index in enumerate(indexes):
-        apply_index(root, index, first_device=number)
+        apply_index(root, index, first_device=number, budget=IndexBudget(1 << 30))
     return root
 
 
@@ -81,6 +83,23 @@ def test_names_of_one_file_stay_one_file() -> None:
     assert isinstance(root.children[b"b"], Linked)
     assert root.children[b"b"] is d.children[b"c"]
     assert b"a" not in root.children
+
+
+def test_what_a_later_layer_hides_or_replaces_costs_nothing() -> None:
+    """So any number of layers may do so; but not add."""
+    layers = [
+        index_of(Dir("d"), File("d/a", b"1"), File("d/b/c"), File("e", xattrs={"user.a": b"x" * 100})),
+        index_of(Opaque("d"), File("d/a", b"2"), File("d/b"), File("e/f")),
+        index_of(Whiteout("d"), Whiteout("e"), Dir(".", xattrs={"user.a": b"x"})),
+        index_of(Opaque(), Symlink("d", "a" * 200), Dir("e")),
+    ]
+    root, budget = Directory(), IndexBudget(8_000)
+
+    for index in layers * 50:
+        apply_index(root, index, first_device=0, budget=budget)
+
+    with pytest.raises(Excess, match="8000"):
+        apply_index(root, index_of(*(File(f"new-{n}") for n in range(20))), first_device=0, budget=budget)
 
 
 def test_data_are_found_on_the_layer_s_own_device() -> None:
