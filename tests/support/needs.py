@@ -36,6 +36,7 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "redis": missing_redis,
     "registry": lambda: missing_programs("docker-registry"),
     "engine": lambda: missing_root() or missing_programs("dockerd"),
+    "erofs_utils": lambda: missing_programs("fsck.erofs", "dump.erofs"),
     "btrfs": lambda: missing_root() or missing_programs("mkfs.btrfs"),
     "runtime": lambda: missing_root() or missing_programs("crun", "runc"),
     "peer": lambda: missing_programs("umoci", "skopeo"),
