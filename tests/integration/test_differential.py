@@ -2,7 +2,7 @@
 """The same generated images through our backends and through `umoci unpack` give the same tree.
 
 Generated layers list every directory they use, and avoid what ARCHITECTURE.md names as a choice that specifications
-leave: entries below a lower layer's symlink, and links to files of lower layers.
+leave: entries below a lower layer's symlink, and hard links to files of lower layers.
 """
 
 import random
