@@ -5,7 +5,7 @@
 #   make test [ARGS=…]     unit, conformance and integration tests; ARGS go to pytest
 #   make check             format, lint, types, imports
 #   make format            write the format that `check` wants
-#   make bench [BENCH=…]   tests/benchmarks: all of them, or those named (`BENCH="lock prune"`)
+#   make bench [BENCH=…]   tests/benchmarks: all of them, or those named (`BENCH="lock prune"`); tables and a plot
 #   make chaos             lock, verbs and queue under fire, CHAOS_SECONDS=600 each; prints their ledgers
 #   make chaos-queue       the queue alone, beside stock Celery's; ARGS="cases --only provisioner" and the like
 #   make clean             remove what these targets made

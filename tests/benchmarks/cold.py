@@ -27,6 +27,7 @@ from tests.benchmarks.peers.ready import Peer, usable
 from tests.benchmarks.peers.skopeo import SKOPEO
 
 PEERS = (*OURS, LIMIT, CONTAINERD, PODMAN, SKOPEO)
+_PLOT = Path(__file__).with_name("measured") / "cold.svg"
 _GOAL_IMAGE = "sci"
 GOALS = {
     # Of our wall time to theirs, at most.
@@ -38,7 +39,7 @@ GOALS = {
 
 
 def main() -> None:
-    """Measure and print; write a plot where that is wanted."""
+    """Measure and print; write the plot."""
     arguments = _arguments()
     console = wide_console()
     console.print(conditions())
@@ -50,8 +51,9 @@ def main() -> None:
             console.print(results_table(found, str(image)))
             console.print(goals_table(found, GOALS, is_goal=name == _GOAL_IMAGE))
     console.print(f"at the end: {conditions()}")
-    if arguments.plot is not None:
-        _plot(arguments.plot, results)
+    if (plot := _plot_path(arguments)) is not None:
+        _plot(plot, results)
+        console.print(f"plot: {plot}")
 
 
 def _arguments() -> argparse.Namespace:
@@ -60,8 +62,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--images", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--peers", nargs="+", choices=[peer.name for peer in PEERS], metavar="PEER", help="only these")
     parser.add_argument("--image-dir", type=Path, default=default_image_dir(), help="where built images are kept")
-    parser.add_argument("--plot", type=Path, help="write a bar chart as SVG")
+    parser.add_argument(
+        "--plot", type=Path, help="where the bar chart goes, an SVG; of a whole run by default the README's"
+    )
     return parser.parse_args()
+
+
+def _plot_path(arguments: argparse.Namespace) -> Path | None:
+    """Say where to write the plot: unasked, some images or some peers do not go over that of all."""
+    is_whole = arguments.peers is None and arguments.images == list(RECIPES)
+    return arguments.plot or (_PLOT if is_whole else None)
 
 
 def _images(shelf: Shelf, names: Sequence[str]) -> list[Published]:
