@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from worker.bundle.defaults import MOUNT_POINTS
 from worker.errors import InvalidImage
+from worker.oci.appc import platform_members
 
 Document = Mapping[str, Any]
 
@@ -78,8 +79,6 @@ class Execution:
         """
         reader = _Reader(document.get("app") or {}, image)
         user, group = reader.text("user"), reader.text("group")
-        labels = _Reader(document, image).pairs("labels")
-        facts = {"os": labels.get("os", ""), "architecture": labels.get("arch", "")}
         return cls(
             user=f"{user}:{group}" if user and group else user,
             env=reader.variables([f"{name}={value}" for name, value in reader.pairs("environment").items()]),
@@ -88,7 +87,7 @@ class Execution:
             volumes=reader.volumes([str(each.get("path")) for each in reader.objects("mountPoints")]),
             ports=tuple(f"{each.get('port')}/{each.get('protocol')}" for each in reader.objects("ports")),
             labels=_Reader(document, image).pairs("annotations"),
-            facts={name: value for name, value in facts.items() if value},
+            facts=platform_members(_Reader(document, image).pairs("labels")),
         )
 
 

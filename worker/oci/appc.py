@@ -22,6 +22,8 @@ MAX_NAME_CHARS: Final = 255
 _ID_MARK = "@sha512-"
 _RESERVED_LABEL = "name"
 _ARCHITECTURES = {"386": "i386", "arm64": "aarch64"}
+_BIG_ENDIAN = {"aarch64_be": ("arm64be", None), "armv7b": ("armbe", "v7")}
+"""Of the processors Appc names, those that OCI spells otherwise and nobody else names so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,16 @@ def platform_labels(platform: Platform) -> dict[str, str]:
     if architecture == "arm":
         architecture = f"arm{platform.variant or 'v7'}l"
     return {"os": platform.os, "arch": architecture}
+
+
+def platform_members(labels: Mapping[str, str]) -> dict[str, str]:
+    """Say what an image with these labels runs on as an OCI configuration does; nothing of what they leave open."""
+    system, architecture = labels.get("os"), labels.get("arch")
+    if system is None or architecture is None:
+        return {} if system is None else {"os": system}
+    platform = Platform.normalised(system, *_BIG_ENDIAN.get(architecture, (architecture, None)))
+    variant = {"variant": platform.variant} if platform.variant else {}
+    return {"os": platform.os, "architecture": platform.architecture, **variant}
 
 
 def _refuse(text: str, reason: str) -> NoReturn:

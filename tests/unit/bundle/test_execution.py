@@ -85,6 +85,15 @@ def test_an_appc_manifest_is_read() -> None:
     )
 
 
+def test_an_appc_processor_is_called_as_oci_calls_it() -> None:
+    """Who reads the annotations knows GOARCH's names."""
+    labels = [{"name": "os", "value": "linux"}, {"name": "arch", "value": "armv7l"}]
+
+    found = Execution.of_appc({**APPC, "labels": labels}, image="i")
+
+    assert found.facts == {"os": "linux", "architecture": "arm", "variant": "v7"}
+
+
 @pytest.mark.parametrize(
     "document",
     [

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.oci.appc import IDENTIFIER, AppcReference, image_id_text, parse_image_id, platform_labels
+from worker.oci.appc import (
+    IDENTIFIER,
+    AppcReference,
+    image_id_text,
+    parse_image_id,
+    platform_labels,
+    platform_members,
+)
 from worker.oci.digest import Digest
 from worker.oci.platform import Platform
 
@@ -70,6 +77,31 @@ def test_processors_are_named_as_appc_names_them(platform: str, architecture: st
 
     assert labels == {"os": "linux", "arch": architecture}
     assert Platform.normalised(labels["os"], labels["arch"]) == Platform.parse(platform)
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({"os": "linux", "arch": "amd64"}, "linux amd64"),
+        ({"os": "linux", "arch": "i386"}, "linux 386"),
+        ({"os": "linux", "arch": "aarch64"}, "linux arm64"),
+        ({"os": "linux", "arch": "aarch64_be"}, "linux arm64be"),
+        ({"os": "linux", "arch": "armv6l"}, "linux arm v6"),
+        ({"os": "linux", "arch": "armv7l"}, "linux arm v7"),
+        ({"os": "linux", "arch": "armv7b"}, "linux armbe v7"),
+        ({"os": "linux", "arch": "ppc64le"}, "linux ppc64le"),
+        ({"os": "darwin", "arch": "x86_64"}, "darwin amd64"),
+        ({"os": "linux"}, "linux"),
+        ({"arch": "aarch64"}, ""),
+        ({}, ""),
+    ],
+)
+def test_labels_are_said_as_oci_says_them(labels: dict[str, str], expected: str) -> None:
+    """Every processor of the specification's list; one without an operating system means nothing."""
+    members = platform_members({**labels, "version": "1"})
+
+    assert list(members) == ["os", "architecture", "variant"][: len(members)]
+    assert " ".join(members.values()) == expected
 
 
 def test_image_ids_are_whole() -> None:

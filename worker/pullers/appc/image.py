@@ -3,17 +3,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from typing_extensions import override
 
-from worker.oci.appc import image_id_text
+from worker.oci.appc import image_id_text, platform_members
 from worker.oci.appc_app import runtime_config
-from worker.oci.appc_manifest import AppcManifest
 from worker.oci.descriptor import Descriptor
 from worker.oci.manifest import Manifest
 from worker.oci.media_types import APPC_CONFIG
-from worker.oci.platform import Platform
 from worker.puller import RemoteImage
 from worker.pullers.appc.archive import Aci
 from worker.pullers.appc.layer import Layer
@@ -68,19 +65,9 @@ def make_config(acis: Sequence[Aci], layers: Sequence[Layer]) -> bytes:
     app = manifest.document.get("app")
     return canonical_json(
         {
-            **_platform_members(manifest),
+            **platform_members(manifest.labels),
             "config": {} if app is None else runtime_config(app),
             "rootfs": {"type": "layers", "diff_ids": [str(layer.descriptor.digest) for layer in layers]},
             "appc": {"imageIDs": [image_id_text(aci.image_id) for aci in acis], "manifest": manifest.document},
         }
     )
-
-
-def _platform_members(manifest: AppcManifest) -> dict[str, Any]:
-    """Say what the image runs on, in OCI's words; nothing of what it leaves open."""
-    system, architecture = (manifest.labels.get(name) for name in ("os", "arch"))
-    if system is None or architecture is None:
-        return {} if system is None else {"os": system}
-    platform = Platform.normalised(system, architecture)
-    variant = {"variant": platform.variant} if platform.variant else {}
-    return {"os": platform.os, "architecture": platform.architecture, **variant}
