@@ -6,6 +6,7 @@ Schema".
 """
 
 import posixpath
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -18,6 +19,10 @@ Document = Mapping[str, Any]
 
 _FACTS = ("os", "architecture", "variant", "os.version", "os.features", "author", "created")
 """Members of the configuration that conversion.md makes annotations of."""
+
+_MAX_PORTS = 2 * 65_535
+"""All of TCP and of UDP. Without bounds on them and on a protocol's name a manifest of 4 MiB could fill the memory."""
+_PROTOCOL = re.compile(r"[^\s,\0]{1,32}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +90,7 @@ class Execution:
             args=reader.texts("exec"),
             cwd=reader.directory(reader.text("workingDirectory") or "/"),
             volumes=reader.volumes([str(each.get("path")) for each in reader.objects("mountPoints")]),
-            ports=tuple(f"{each.get('port')}/{each.get('protocol')}" for each in reader.objects("ports")),
+            ports=reader.port_ranges("ports"),
             labels=_Reader(document, image).pairs("annotations"),
             facts=platform_members(_Reader(document, image).pairs("labels")),
         )
@@ -160,6 +165,17 @@ class _Reader:
                 raise InvalidImage(image=self._image, reason=f"its variable {line!r:.160} is not NAME=value")
         return tuple(env)
 
+    def port_ranges(self, name: str) -> tuple[str, ...]:
+        """Name each port of each range, as an image configuration does, which has no ranges."""
+        ranges = [
+            (each.get("port", 0), each.get("count") or 1, str(each.get("protocol"))) for each in self.objects(name)
+        ]
+        if not all(_is_port_range(*each) for each in ranges):
+            raise self._refusal(name, "a list of ports, counts and protocols")
+        if sum(count for _, count, _ in ranges) > _MAX_PORTS:
+            raise self._refusal(name, f"a list of at most {_MAX_PORTS} ports")
+        return tuple(f"{port}/{protocol}" for first, count, protocol in ranges for port in range(first, first + count))
+
     def directory(self, path: str) -> str:
         """Make the path absolute, as Docker does."""
         return posixpath.join("/", path)
@@ -177,6 +193,11 @@ class _Reader:
 
 def _is_plain(value: object) -> bool:
     return isinstance(value, str) and "\0" not in value
+
+
+def _is_port_range(first: object, count: object, protocol: str) -> bool:
+    is_counted = isinstance(first, int) and isinstance(count, int) and first > 0 and count > 0
+    return is_counted and _PROTOCOL.fullmatch(protocol) is not None
 
 
 def _is_runtimes(path: str) -> bool:

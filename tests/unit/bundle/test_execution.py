@@ -85,6 +85,23 @@ def test_an_appc_manifest_is_read() -> None:
     )
 
 
+def test_each_port_of_an_appc_range_is_exposed() -> None:
+    """Its first alone would leave the others out of what a scheduler opens."""
+    ports = [{"port": 20000, "count": 3, "protocol": "tcp"}, {"port": 53, "protocol": "udp"}]
+
+    found = Execution.of_appc({"app": {"ports": ports}}, image="i")
+
+    assert found.ports == ("20000/tcp", "20001/tcp", "20002/tcp", "53/udp")
+
+
+def test_appc_ports_beyond_all_there_are_are_refused() -> None:
+    """A small manifest cannot have billions listed."""
+    ports = [{"port": 1, "count": 65535, "protocol": "tcp"}] * 3
+
+    with pytest.raises(InvalidImage, match="at most 131070 ports"):
+        Execution.of_appc({"app": {"ports": ports}}, image="i")
+
+
 def test_an_appc_processor_is_called_as_oci_calls_it() -> None:
     """Who reads the annotations knows GOARCH's names."""
     labels = [{"name": "os", "value": "linux"}, {"name": "arch", "value": "armv7l"}]
@@ -146,7 +163,18 @@ def test_a_volume_that_only_begins_like_a_mount_point_is_one() -> None:
     assert Execution.of_docker({"config": {"Volumes": {"/devices": {}}}}, image="i").volumes == ("/devices",)
 
 
-@pytest.mark.parametrize("app", [{"environment": ["A=1"]}, {"environment": [{"name": "A"}]}, {"mountPoints": "x"}])
+@pytest.mark.parametrize(
+    "app",
+    [
+        {"environment": ["A=1"]},
+        {"environment": [{"name": "A"}]},
+        {"mountPoints": "x"},
+        {"ports": [{}]},
+        {"ports": [{"port": 1, "count": -1, "protocol": "tcp"}]},
+        {"ports": [{"port": 1, "count": 65535, "protocol": "x" * 33}]},
+        {"ports": [{"port": 1, "protocol": "tcp,2/tcp"}]},
+    ],
+)
 def test_a_malformed_app_is_refused(app: dict[str, Any]) -> None:
     """As a configuration is."""
     with pytest.raises(InvalidImage):
