@@ -49,12 +49,16 @@ def runtime_config(
         root: Where the rootfs is.
         volumes: A directory of the host for each of `execution.volumes`.
     """
+    binds = (
+        _volume(path, place, is_read_only=path in execution.read_only_volumes)
+        for path, place in sorted(volumes.items())
+    )
     return {
         "ociVersion": defaults.SPEC_VERSION,
         "process": _process(execution, user),
         "root": {"path": root.path, "readonly": root.is_read_only},
         "hostname": hostname[:_LONGEST_HOSTNAME],
-        "mounts": [*map(dict, defaults.MOUNTS), *(_volume(path, place) for path, place in sorted(volumes.items()))],
+        "mounts": [*map(dict, defaults.MOUNTS), *binds],
         "annotations": annotations_of(execution),
         "linux": {
             "namespaces": [{"type": each} for each in defaults.NAMESPACES],
@@ -91,5 +95,6 @@ def _process(execution: Execution, user: ProcessUser) -> dict[str, Any]:
     return process | ({"args": list(execution.args)} if execution.args else {})
 
 
-def _volume(path: str, place: Path) -> dict[str, Any]:
-    return defaults.mount(path, "bind", "rbind", "rw", "nosuid", "nodev", "rprivate", source=str(place))
+def _volume(path: str, place: Path, *, is_read_only: bool) -> dict[str, Any]:
+    access = "ro" if is_read_only else "rw"
+    return defaults.mount(path, "bind", "rbind", access, "nosuid", "nodev", "rprivate", source=str(place))

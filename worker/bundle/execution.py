@@ -35,6 +35,7 @@ class Execution:
         args: The program and its arguments; empty if it does not say.
         cwd: Absolute.
         volumes: Absolute directories for data, without duplicates, parents first.
+        read_only_volumes: Those of them that the program may not write to.
         ports: Such as `80/tcp`.
         labels: The author's own.
         stop_signal: Such as `SIGQUIT`; empty if it does not say.
@@ -46,6 +47,7 @@ class Execution:
     args: tuple[str, ...] = ()
     cwd: str = "/"
     volumes: tuple[str, ...] = ()
+    read_only_volumes: frozenset[str] = frozenset()
     ports: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     stop_signal: str = ""
@@ -84,12 +86,14 @@ class Execution:
         """
         reader = _Reader(document.get("app") or {}, image)
         user, group = reader.text("user"), reader.text("group")
+        points = [(str(each.get("path")), each.get("readOnly")) for each in reader.objects("mountPoints")]
         return cls(
             user=f"{user}:{group}" if user and group else user,
             env=reader.variables([f"{name}={value}" for name, value in reader.pairs("environment").items()]),
             args=reader.texts("exec"),
             cwd=reader.directory(reader.text("workingDirectory") or "/"),
-            volumes=reader.volumes([str(each.get("path")) for each in reader.objects("mountPoints")]),
+            volumes=reader.volumes([path for path, _ in points]),
+            read_only_volumes=frozenset(reader.volumes([path for path, is_read_only in points if is_read_only])),
             ports=reader.port_ranges("ports"),
             labels=_Reader(document, image).pairs("annotations"),
             facts=platform_members(_Reader(document, image).pairs("labels")),

@@ -87,6 +87,18 @@ def test_volumes_are_bound_after_what_every_container_has() -> None:
     assert mounts[0]["destination"] == "/proc"
 
 
+def test_a_read_only_volume_refuses_writes() -> None:
+    """As an Appc image may say of a mount point; the others stay writable."""
+    execution = Execution(volumes=("/data", "/etc/app"), read_only_volumes=frozenset({"/etc/app"}))
+    volumes = {"/data": Path("/b/volumes/0"), "/etc/app": Path("/b/volumes/1")}
+
+    writable, read_only = _config(execution, volumes=volumes)["mounts"][-2:]
+
+    assert "rw" in writable["options"]
+    assert "ro" in read_only["options"]
+    assert "rw" not in read_only["options"]
+
+
 def test_two_configurations_share_nothing() -> None:
     """Changing one leaves the defaults alone."""
     first = _config(Execution())

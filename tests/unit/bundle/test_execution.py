@@ -85,6 +85,17 @@ def test_an_appc_manifest_is_read() -> None:
     )
 
 
+def test_an_appc_mount_point_may_be_read_only() -> None:
+    """However often the manifest names it, and whatever the spelling."""
+    paths = {"/data": False, "/etc/app/": True, "/both": False, "/both/.": True}
+    points = [{"name": "x", "path": path, "readOnly": flag} for path, flag in paths.items()]
+
+    found = Execution.of_appc({"app": {"mountPoints": points}}, image="i")
+
+    assert found.volumes == ("/both", "/data", "/etc/app")
+    assert found.read_only_volumes == {"/both", "/etc/app"}
+
+
 def test_each_port_of_an_appc_range_is_exposed() -> None:
     """Its first alone would leave the others out of what a scheduler opens."""
     ports = [{"port": 20000, "count": 3, "protocol": "tcp"}, {"port": 53, "protocol": "udp"}]
