@@ -31,6 +31,8 @@ class Execution:
 
     Attributes:
         user: `user[:group]`, by name or number; empty if it does not say.
+        group: Of an Appc image, which has it apart from its user: see `users.resolve_user_and_group`.
+        additional_gids: Of an Appc image.
         env: `NAME=value`, in order.
         args: The program and its arguments; empty if it does not say.
         cwd: Absolute.
@@ -43,6 +45,8 @@ class Execution:
     """
 
     user: str = ""
+    group: str = ""
+    additional_gids: tuple[int, ...] = ()
     env: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
     cwd: str = "/"
@@ -85,10 +89,11 @@ class Execution:
             InvalidImage: A member is not what it must be.
         """
         reader = _Reader(document.get("app") or {}, image)
-        user, group = reader.text("user"), reader.text("group")
         points = [(str(each.get("path")), each.get("readOnly")) for each in reader.objects("mountPoints")]
         return cls(
-            user=f"{user}:{group}" if user and group else user,
+            user=reader.text("user"),
+            group=reader.text("group"),
+            additional_gids=reader.numbers("supplementaryGIDs"),
             env=reader.variables([f"{name}={value}" for name, value in reader.pairs("environment").items()]),
             args=reader.texts("exec"),
             cwd=reader.directory(reader.text("workingDirectory") or "/"),
@@ -130,6 +135,12 @@ class _Reader:
         value = self._document.get(name) or ()
         if not isinstance(value, list | tuple) or not all(map(_is_plain, value)):
             raise self._refusal(name, "a list of strings without NUL")
+        return tuple(value)
+
+    def numbers(self, name: str) -> tuple[int, ...]:
+        value = self._document.get(name) or ()
+        if not isinstance(value, list | tuple) or not all(isinstance(each, int) for each in value):
+            raise self._refusal(name, "a list of numbers")
         return tuple(value)
 
     def mapping(self, name: str) -> Document:

@@ -9,7 +9,7 @@ Source: image-spec v1.1.1, conversion.md, "Config.User"; passwd(5), group(5).
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from worker.errors import UserNotFound
@@ -19,6 +19,9 @@ GROUP_PATH = "/etc/group"
 
 ReadAccounts = Callable[[str], bytes | None]
 """Returns the content of a file in the rootfs, or None if it has none there."""
+
+FindOwner = Callable[[str], tuple[int, int] | None]
+"""Returns uid and gid of what is at a path in the rootfs, or None if it has nothing there."""
 
 _LARGEST_ID = 2**31 - 1
 """runc takes no larger one; beyond 32 bits others wrapped it round to root's (CVE-2024-40635)."""
@@ -32,7 +35,7 @@ class ProcessUser:
     """`process.user` of a runtime configuration.
 
     Attributes:
-        additional_gids: In the order of /etc/group, without the primary one.
+        additional_gids: In the order of /etc/group or of the image, without the primary one.
     """
 
     uid: int = 0
@@ -74,6 +77,33 @@ def resolve_user(user: str, read: ReadAccounts) -> ProcessUser:
     return ProcessUser(uid=account.uid, gid=account.gid, additional_gids=tuple(dict.fromkeys(gids)))
 
 
+def resolve_user_and_group(
+    user: str, group: str, *, additional_gids: Sequence[int], read: ReadAccounts, find_owner: FindOwner
+) -> ProcessUser:
+    """Return the numbers behind what an Appc image names apart: each a name, a number, or a path, whose owner is meant.
+
+    Source: appc spec 0.8.11, aci.md, "Image Manifest Schema".
+
+    Raises:
+        UserNotFound: A name or path that the rootfs does not have, or a number out of range.
+    """
+    shown = f"{user}:{group}"
+    is_owner, is_owning_group = (each.startswith("/") for each in (user, group))
+    uid = _owner(user, shown, find_owner)[0] if is_owner else _account(user, shown, read, is_group_given=True).uid
+    gid = _owner(group, shown, find_owner)[1] if is_owning_group else _gid(group, shown, read)
+    for number in (uid, gid, *additional_gids):
+        _check_range(number, shown)
+    gids = tuple(each for each in dict.fromkeys(additional_gids) if each != gid)
+    return ProcessUser(uid=uid, gid=gid, additional_gids=gids)
+
+
+def _owner(path: str, user: str, find_owner: FindOwner) -> tuple[int, int]:
+    owner = find_owner(path)
+    if owner is None:
+        raise UserNotFound(user=user, reason=f"there is no {path!r:.160} to be the owner of")
+    return owner
+
+
 def _account(name: str, user: str, read: ReadAccounts, *, is_group_given: bool) -> _Account:
     """Find the account; one given by number has no name, and group 0 unless the rootfs knows better."""
     number = _number(name, user)
@@ -102,9 +132,14 @@ def _number(text: str, user: str) -> int | None:
     if not re.fullmatch("[0-9]+", text):
         return None
     # Python refuses to parse thousands of digits, and no id has more than ten.
-    if len(text.lstrip("0")) > len(str(_LARGEST_ID)) or int(text) > _LARGEST_ID:
+    number = int(text) if len(text.lstrip("0")) <= len(str(_LARGEST_ID)) else _LARGEST_ID + 1
+    _check_range(number, user)
+    return number
+
+
+def _check_range(number: int, user: str) -> None:
+    if not 0 <= number <= _LARGEST_ID:
         raise UserNotFound(user=user, reason=f"ids go up to {_LARGEST_ID}")
-    return int(text)
 
 
 def _accounts(read: ReadAccounts) -> Iterator[_Account]:

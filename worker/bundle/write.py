@@ -3,6 +3,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,12 +12,12 @@ from typing import Any
 
 from worker.bundle.annotations import omitted_labels
 from worker.bundle.config import Root, RuntimeConfig, runtime_config
-from worker.bundle.execution import execution_of
-from worker.bundle.users import ProcessUser, resolve_user
+from worker.bundle.execution import Execution, execution_of
+from worker.bundle.users import ProcessUser, resolve_user, resolve_user_and_group
 from worker.bundle.volumes import make_volumes
 from worker.errors import UserNotFound
 from worker.linux import durable
-from worker.linux.inside import read_file_inside
+from worker.linux.inside import opened_inside, read_file_inside
 from worker.linux.remove import remove_tree
 
 _MAX_ACCOUNTS_BYTES = 4 * 1024 * 1024
@@ -84,7 +85,7 @@ def make_config(plan: BundlePlan) -> RuntimeConfig:
     execution = execution_of(**documents, image=plan.image)
     if omitted := omitted_labels(execution):
         _log.warning("labels of %s are orders to a runtime and left out: %s", plan.image, ", ".join(omitted))
-    user = look_up_user(execution.user, plan.rootfs_dir)
+    user = _user_of(execution, plan.rootfs_dir)
     is_beside = plan.rootfs_dir.parent == plan.bundle_dir
     return runtime_config(
         execution,
@@ -111,6 +112,28 @@ def look_up_user(user: str, rootfs_dir: Path) -> ProcessUser:
         UserNotFound: It has no such user, or its account files cannot be read as such.
     """
     return resolve_user(user, partial(_read_accounts, rootfs_dir, user))
+
+
+def _user_of(execution: Execution, rootfs_dir: Path) -> ProcessUser:
+    if not execution.group:
+        return look_up_user(execution.user, rootfs_dir)
+    shown = f"{execution.user}:{execution.group}"
+    return resolve_user_and_group(
+        execution.user,
+        execution.group,
+        additional_gids=execution.additional_gids,
+        read=partial(_read_accounts, rootfs_dir, shown),
+        find_owner=partial(_find_owner, rootfs_dir, shown),
+    )
+
+
+def _find_owner(rootfs_dir: Path, user: str, path: str) -> tuple[int, int] | None:
+    try:
+        with opened_inside(rootfs_dir, path) as place:
+            status = None if place is None else os.fstat(place)
+    except OSError as error:
+        raise UserNotFound(user=user, reason=f"{path!r:.160}: {error.strerror}") from error
+    return None if status is None else (status.st_uid, status.st_gid)
 
 
 def _read_accounts(rootfs_dir: Path, user: str, path: str) -> bytes | None:

@@ -38,6 +38,7 @@ APPC = {
         "exec": ["/bin/app", "--x"],
         "user": "100",
         "group": "apps",
+        "supplementaryGIDs": [400, 500],
         "workingDirectory": "/srv",
         "environment": [{"name": "A", "value": "1"}],
         "mountPoints": [{"name": "data", "path": "/data"}],
@@ -74,7 +75,9 @@ def test_a_docker_configuration_is_read() -> None:
 def test_an_appc_manifest_is_read() -> None:
     """Its app is what a container runs."""
     assert execution_of(docker_manifest=None, appc_manifest=APPC, image="i") == Execution(
-        user="100:apps",
+        user="100",
+        group="apps",
+        additional_gids=(400, 500),
         env=("A=1",),
         args=("/bin/app", "--x"),
         cwd="/srv",
@@ -180,6 +183,7 @@ def test_a_volume_that_only_begins_like_a_mount_point_is_one() -> None:
         {"environment": ["A=1"]},
         {"environment": [{"name": "A"}]},
         {"mountPoints": "x"},
+        {"supplementaryGIDs": ["400"]},
         {"ports": [{}]},
         {"ports": [{"port": 1, "count": -1, "protocol": "tcp"}]},
         {"ports": [{"port": 1, "count": 65535, "protocol": "x" * 33}]},

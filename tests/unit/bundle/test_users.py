@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.bundle.users import GROUP_PATH, PASSWD_PATH, ProcessUser, resolve_user
+from worker.bundle.users import GROUP_PATH, PASSWD_PATH, ProcessUser, resolve_user, resolve_user_and_group
 from worker.errors import UserNotFound
 
 FILES = {
@@ -77,6 +77,54 @@ def test_what_names_nobody_is_an_error_that_names_it(user: str, reason: str) -> 
 
     assert reason in str(raised.value)
     assert user[:100] in str(raised.value) or repr(user)[1:100] in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("user", "group", "expected"),
+    [
+        ("app", "apps", ProcessUser(uid=1000, gid=1001, additional_gids=(1002, 5))),
+        ("app", "extra", ProcessUser(uid=1000, gid=1002, additional_gids=(5,))),
+        ("7", "8", ProcessUser(uid=7, gid=8, additional_gids=(1002, 5))),
+        ("/srv/data", "/bin/x", ProcessUser(uid=70, gid=81, additional_gids=(1002, 5))),
+        ("/srv/data", "apps", ProcessUser(uid=70, gid=1001, additional_gids=(1002, 5))),
+        ("0", "/srv/data", ProcessUser(uid=0, gid=71, additional_gids=(1002, 5))),
+    ],
+)
+def test_user_and_group_apart_may_be_the_owner_of_a_path(user: str, group: str, expected: ProcessUser) -> None:
+    """With the groups that the image lists, once each, and none of those that /etc/group has for the user."""
+    owners = {"/srv/data": (70, 71), "/bin/x": (80, 81)}
+
+    found = resolve_user_and_group(user, group, additional_gids=[1002, 5, 1002], read=FILES.get, find_owner=owners.get)
+
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("user", "group", "gids", "reason"),
+    [
+        ("/none", "0", [], "there is no '/none'"),
+        ("0", "/none", [], "there is no '/none'"),
+        ("/huge", "0", [], "ids go up to 2147483647"),
+        ("0", "0", [2**31], "ids go up to 2147483647"),
+        ("0", "0", [-1], "ids go up to"),
+        ("nobody", "0", [], "has no user 'nobody'"),
+        ("0", "nobody", [], "has no group 'nobody'"),
+        ("0", "apps:/srv", [], "has no group 'apps:/srv'"),
+    ],
+)
+def test_what_names_nobody_apart_is_an_error(user: str, group: str, gids: list[int], reason: str) -> None:
+    """Both are shown; a colon in either leads nowhere else."""
+    with pytest.raises(UserNotFound) as raised:
+        resolve_user_and_group(user, group, additional_gids=gids, read=FILES.get, find_owner={"/huge": (2**31, 0)}.get)
+
+    assert reason in str(raised.value)
+    assert f"'{user}:{group}'" in str(raised.value)
+
+
+def test_a_path_is_no_user_of_an_image_configuration() -> None:
+    """Only Appc knows it: elsewhere a slip of the author's would run as root."""
+    with pytest.raises(UserNotFound, match="has no user '/bin/sh'"):
+        resolve_user("/bin/sh", FILES.get)
 
 
 def test_numbers_need_no_files() -> None:

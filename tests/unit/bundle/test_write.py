@@ -111,6 +111,32 @@ def test_a_link_within_the_rootfs_is_followed(home: Path) -> None:
     assert look_up_user("app", home / "rootfs").uid == 1000
 
 
+@pytest.mark.root
+def test_an_owner_is_looked_up_in_the_rootfs(home: Path, tmp_path: Path) -> None:
+    """An Appc image's user may be a path; a link is followed to where it leads from the rootfs's own root."""
+    (home / "rootfs" / "data").mkdir()
+    os.chown(home / "rootfs" / "data", 70, 71)
+    (tmp_path / "data").mkdir()
+    os.chown(tmp_path / "data", 80, 81)
+    (home / "rootfs" / "link").symlink_to("../../data")
+    app = {"user": "/link", "group": "/data", "supplementaryGIDs": [500]}
+
+    write_bundle(_plan(home, docker_manifest=None, appc_manifest={"app": app}))
+
+    assert read_bundle(home)["process"]["user"] == {"uid": 70, "gid": 71, "additionalGids": [500]}
+
+
+@pytest.mark.parametrize(("path", "reason"), [("/none", "there is no '/none'"), ("/circle", "Too many levels")])
+def test_an_owner_of_nothing_is_refused(home: Path, path: str, reason: str) -> None:
+    """And there is no bundle."""
+    (home / "rootfs" / "circle").symlink_to("circle")
+
+    with pytest.raises(UserNotFound, match=reason):
+        write_bundle(_plan(home, docker_manifest=None, appc_manifest={"app": {"user": path, "group": "0"}}))
+
+    assert not (home / "config.json").exists()
+
+
 @pytest.mark.parametrize("kind", ["fifo", "directory", "large", "circle"])
 def test_accounts_that_are_no_file_are_refused(home: Path, kind: str) -> None:
     """Nobody waits for the other end of a fifo, or reads for ever."""
