@@ -72,4 +72,4 @@ MOUNTS = (
 )
 
 MOUNT_POINTS = ("/proc", "/dev", "/sys")
-"""What is below these is no image's business."""
+"""What is below these is no image's business: a volume there would hide what the container is isolated by."""

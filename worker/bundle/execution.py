@@ -9,6 +9,7 @@ import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import filterfalse
 from typing import Any, Self
 
 from worker.bundle.defaults import MOUNT_POINTS
@@ -37,7 +38,8 @@ class Execution:
         args: The program and its arguments; empty if it does not say.
         cwd: Absolute.
         volumes: Absolute directories for data, without duplicates, parents first.
-        read_only_volumes: Those of them that the program may not write to.
+        omitted_volumes: The image's others, which lie where runtimes mount what no image has.
+        read_only_volumes: Those of `volumes` that the program may not write to.
         ports: Such as `80/tcp`.
         labels: The author's own.
         stop_signal: Such as `SIGQUIT`; empty if it does not say.
@@ -51,6 +53,7 @@ class Execution:
     args: tuple[str, ...] = ()
     cwd: str = "/"
     volumes: tuple[str, ...] = ()
+    omitted_volumes: tuple[str, ...] = ()
     read_only_volumes: frozenset[str] = frozenset()
     ports: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -69,12 +72,14 @@ class Execution:
             InvalidImage: A member is not what it must be.
         """
         reader = _Reader(document.get("config") or {}, image)
+        volumes, omitted = reader.volumes(list(reader.mapping("Volumes")))
         return cls(
             user=reader.text("User"),
             env=reader.variables(reader.texts("Env")),
             args=(*reader.texts("Entrypoint"), *reader.texts("Cmd")),
             cwd=reader.directory(reader.text("WorkingDir") or "/"),
-            volumes=reader.volumes(list(reader.mapping("Volumes"))),
+            volumes=volumes,
+            omitted_volumes=omitted,
             ports=tuple(reader.mapping("ExposedPorts")),
             labels=reader.labels("Labels"),
             stop_signal=reader.text("StopSignal"),
@@ -89,7 +94,9 @@ class Execution:
             InvalidImage: A member is not what it must be.
         """
         reader = _Reader(document.get("app") or {}, image)
-        points = [(str(each.get("path")), each.get("readOnly")) for each in reader.objects("mountPoints")]
+        points = reader.objects("mountPoints")
+        volumes, omitted = reader.volumes([str(each.get("path")) for each in points])
+        read_only, _ = reader.volumes([str(each.get("path")) for each in points if each.get("readOnly")])
         return cls(
             user=reader.text("user"),
             group=reader.text("group"),
@@ -97,8 +104,9 @@ class Execution:
             env=reader.variables([f"{name}={value}" for name, value in reader.pairs("environment").items()]),
             args=reader.texts("exec"),
             cwd=reader.directory(reader.text("workingDirectory") or "/"),
-            volumes=reader.volumes([path for path, _ in points]),
-            read_only_volumes=frozenset(reader.volumes([path for path, is_read_only in points if is_read_only])),
+            volumes=volumes,
+            omitted_volumes=omitted,
+            read_only_volumes=frozenset(read_only),
             ports=reader.port_ranges("ports"),
             labels=_Reader(document, image).pairs("annotations"),
             facts=platform_members(_Reader(document, image).pairs("labels")),
@@ -195,12 +203,12 @@ class _Reader:
         """Make the path absolute, as Docker does."""
         return posixpath.join("/", path)
 
-    def volumes(self, paths: Sequence[str]) -> tuple[str, ...]:
+    def volumes(self, paths: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the places for data, and apart those that are the runtime's."""
         found = sorted({"/" + posixpath.normpath(posixpath.join("/", path)).lstrip("/") for path in paths})
-        for path in found:
-            if path == "/" or _is_runtimes(path):
-                raise InvalidImage(image=self._image, reason=f"its volume {path!r:.160} is no place for data")
-        return tuple(found)
+        if "/" in found:
+            raise InvalidImage(image=self._image, reason="its volume '/' is no place for data")
+        return tuple(filterfalse(_is_runtimes, found)), tuple(filter(_is_runtimes, found))
 
     def _refusal(self, name: str, wanted: str) -> InvalidImage:
         return InvalidImage(image=self._image, reason=f"{name} of its configuration is not {wanted}")

@@ -85,6 +85,9 @@ def make_config(plan: BundlePlan) -> RuntimeConfig:
     execution = execution_of(**documents, image=plan.image)
     if omitted := omitted_labels(execution):
         _log.warning("labels of %s are orders to a runtime and left out: %s", plan.image, ", ".join(omitted))
+    if execution.omitted_volumes:
+        shown = ", ".join(execution.omitted_volumes)
+        _log.warning("volumes of %s are where runtimes mount and left out: %s", plan.image, shown)
     user = _user_of(execution, plan.rootfs_dir)
     is_beside = plan.rootfs_dir.parent == plan.bundle_dir
     return runtime_config(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How images say they want to be run."""
 
+import posixpath
 from typing import Any
 
 import pytest
@@ -155,8 +156,6 @@ def test_what_is_not_said_is_empty(document: dict[str, Any]) -> None:
         ({"Volumes": ["/data"]}, "Volumes"),
         ({"Volumes": {"/": {}}}, "'/'"),
         ({"Volumes": {"/a/../..": {}}}, "'/'"),
-        ({"Volumes": {"//proc/sys": {}}}, "'/proc/sys'"),
-        ({"Volumes": {"/dev": {}}}, "'/dev'"),
         ({"Labels": {"a": 1}}, "Labels"),
         ({"Labels": {"": "x"}}, "Labels"),
         ({"ExposedPorts": ["80"]}, "ExposedPorts"),
@@ -170,6 +169,15 @@ def test_a_malformed_member_is_refused_by_name(config: object, culprit: str) -> 
 
     assert culprit in str(raised.value)
     assert "example:1" in str(raised.value)
+
+
+@pytest.mark.parametrize("path", ["/sys/fs/cgroup", "//proc/sys", "/dev", "/dev/pts/", "run/../sys"])
+def test_a_volume_where_runtimes_mount_is_apart(path: str) -> None:
+    """Images that run systemd declare /sys/fs/cgroup; what is there is the runtime's."""
+    found = Execution.of_docker({"config": {"Volumes": {path: {}, "/data": {}}}}, image="i")
+
+    assert found.volumes == ("/data",)
+    assert found.omitted_volumes == ("/" + posixpath.normpath("/" + path).lstrip("/"),)
 
 
 def test_a_volume_that_only_begins_like_a_mount_point_is_one() -> None:

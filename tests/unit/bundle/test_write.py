@@ -89,6 +89,19 @@ def test_labels_that_order_are_reported(home: Path, caplog: pytest.LogCaptureFix
     assert json.loads((home / "config.json").read_bytes())["annotations"] == {"a": "b"}
 
 
+def test_volumes_where_runtimes_mount_are_reported(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """And the image's others are volumes as ever."""
+    manifest = {"config": {"Volumes": {"/sys/fs/cgroup": {}, "/data": {}}}}
+
+    write_bundle(_plan(home, docker_manifest=manifest))
+
+    assert "/sys/fs/cgroup" in caplog.text
+    assert "example:1" in caplog.text
+    sources = {each["destination"]: each["source"] for each in read_bundle(home)["mounts"]}
+    assert sources["/data"] == str(home / "volumes" / "0")
+    assert sources["/sys/fs/cgroup"] == "cgroup"
+
+
 def test_the_hosts_accounts_are_not_read(home: Path, tmp_path: Path) -> None:
     """A link that leads out of the rootfs leads to the same path in it."""
     outside = tmp_path / "outside"

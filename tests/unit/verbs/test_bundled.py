@@ -154,7 +154,7 @@ def test_recover_completes_a_bundle_that_is_recorded_only(node: Provisioner, ima
         ({"User": "nobody:here"}, UserNotFound, "'nobody'"),
         ({"User": "app:nobody"}, UserNotFound, "'nobody'"),
         ({"Volumes": {"/etc/passwd": {}}}, InvalidImage, "'/etc/passwd'"),
-        ({"Volumes": {"/proc": {}}}, InvalidImage, "'/proc'"),
+        ({"Volumes": {"/": {}}}, InvalidImage, "'/'"),
         ({"Env": [1]}, InvalidImage, "Env"),
     ],
 )
