@@ -129,6 +129,16 @@ class UserNotFound(PermanentError):
     sentence = "user {user!r:.160} cannot be looked up in the rootfs: {reason}"
 
 
+class DirectoryMissing(PermanentError):
+    """An image has not what a runtime needs to find where it cannot make it."""
+
+    image: str
+    path: str
+    sentence = (
+        "image {image} has no directory {path!r:.160}, which a runtime cannot make in a rootfs that refuses writes"
+    )
+
+
 class DigestMismatch(PermanentError):
     """Content does not hash to the digest it was asked for by."""
 

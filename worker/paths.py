@@ -29,6 +29,7 @@
         record.json                 what was provisioned here: the truth
         rootfses/<name>/            rootfs/ upper/ work/
           config.json volumes/      a runtime bundle, if one was asked for
+          mount-points/             lowest in a rootfs that is read-only then
         containers/<part>/          the containers nested in it
       images/<digest>/              an image in EROFS format that this node shows
         mount/                      the mount
@@ -171,6 +172,11 @@ class RootfsPaths:
     def volumes_dir(self) -> Path:
         """The directories that stand in the bundle for the image's volumes."""
         return self.bundle_dir / "volumes"
+
+    @property
+    def mount_points_dir(self) -> Path:
+        """What lies lowest in a read-only rootfs with a bundle, so that a runtime finds what it mounts on."""
+        return self.rootfs_home / "mount-points"
 
     @property
     def upper_dir(self) -> Path:

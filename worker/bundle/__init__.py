@@ -9,6 +9,7 @@
     defaults      namespaces, mounts, capabilities, masked paths: what images do not say
     config        all of it put together; pure
     overrides     what somebody at a terminal wants differently; pure
+    mount_points  directories that must be there, in the place of those that a read-only rootfs may lack
     volumes       directories in the place of an image's volumes, with what the image has there
     write         the bundle on disk
 

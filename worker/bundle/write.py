@@ -13,12 +13,14 @@ from typing import Any
 from worker.bundle.annotations import omitted_labels
 from worker.bundle.config import Root, RuntimeConfig, runtime_config
 from worker.bundle.execution import Execution, execution_of
+from worker.bundle.mount_points import check_mount_points, mount_points
 from worker.bundle.users import ProcessUser, resolve_user, resolve_user_and_group
 from worker.bundle.volumes import make_volumes
 from worker.errors import UserNotFound
 from worker.linux import durable
 from worker.linux.inside import opened_inside, read_file_inside
 from worker.linux.remove import remove_tree
+from worker.linux.statfs import is_read_only_mount
 
 _MAX_ACCOUNTS_BYTES = 4 * 1024 * 1024
 
@@ -67,6 +69,7 @@ def write_bundle(plan: BundlePlan) -> None:
     Raises:
         UserNotFound: The image's user is none of the rootfs's.
         InvalidImage: The image's configuration is malformed.
+        DirectoryMissing: The rootfs refuses writes and lacks what a runtime needs.
         StorageExhausted: No room.
     """
     if plan.config_path.exists():
@@ -89,6 +92,8 @@ def make_config(plan: BundlePlan) -> RuntimeConfig:
         shown = ", ".join(execution.omitted_volumes)
         _log.warning("volumes of %s are where runtimes mount and left out: %s", plan.image, shown)
     user = _user_of(execution, plan.rootfs_dir)
+    if is_read_only_mount(plan.rootfs_dir):
+        check_mount_points(plan.rootfs_dir, mount_points(execution), image=plan.image)
     is_beside = plan.rootfs_dir.parent == plan.bundle_dir
     return runtime_config(
         execution,

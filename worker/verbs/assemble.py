@@ -14,7 +14,7 @@ from worker.records import ProvisionInfo, RootfsRecord
 from worker.requests import ProvisionRequest
 from worker.store.images import RefOwner, StoredImage
 from worker.verbs.begin import Begun, conflict
-from worker.verbs.bundled import add_bundle, complete_bundle, with_bundle
+from worker.verbs.bundled import add_bundle, complete_bundle, with_bundle, with_mount_points
 from worker.verbs.home import Home
 from worker.verbs.node import Node
 from worker.verbs.remount import bring_back, show
@@ -102,6 +102,7 @@ def mount(node: Node, work: Work, image: StoredImage, home: Home, *, unlock: Cal
     stack = open_stack(node, image.digest, image.layers, layer_format=work.layer_format, user=user)
     if work.backend.is_bulk:
         unlock()
+    stack = with_mount_points(stack, entry, paths, backend=work.backend)
     work.backend.provision(stack, paths, is_read_only=request.read_only)
     if request.bundle:
         unlock()

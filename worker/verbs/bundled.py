@@ -7,10 +7,13 @@ it is there, as it names a mount: who is killed in between leaves what `complete
 
 from dataclasses import replace
 
-from worker.bundle.execution import execution_of
+from worker.backend import Backend
+from worker.bundle.execution import Execution, execution_of
+from worker.bundle.mount_points import make_mount_points, mount_points
 from worker.bundle.write import BundlePlan, write_bundle
 from worker.container_id import ContainerId
 from worker.errors import InvalidArgument
+from worker.image import LowerDir
 from worker.paths import RootfsPaths
 from worker.records import ProvisionInfo, RootfsRecord
 from worker.requests import ProvisionRequest
@@ -35,10 +38,27 @@ def with_bundle(info: ProvisionInfo, paths: RootfsPaths) -> ProvisionInfo:
     Raises:
         InvalidImage: The image's configuration is malformed.
     """
-    manifests = {"docker_manifest": info.docker_manifest, "appc_manifest": info.appc_manifest}
-    has_volumes = bool(execution_of(**manifests, image=info.image).volumes)
-    volumes = (str(paths.volumes_dir),) if has_volumes else ()
+    volumes = (str(paths.volumes_dir),) if _execution_of(info).volumes else ()
     return replace(info, bundle=str(paths.bundle_dir), ephemeral_volumes=(*info.ephemeral_volumes, *volumes))
+
+
+def with_mount_points(
+    stack: tuple[LowerDir, ...], entry: RootfsRecord, paths: RootfsPaths, *, backend: Backend
+) -> tuple[LowerDir, ...]:
+    """Return the stack of a rootfs, and below it what a runtime mounts on if it could not make it later.
+
+    Lowest, so that whatever the image has there hides it. Where the backend has no room for one more, or a layer
+    hides what is below, `complete_bundle` finds out what is missing.
+
+    Raises:
+        InvalidImage: The image's configuration is malformed.
+        StorageExhausted: No room.
+    """
+    is_full = backend.max_lower_dirs is not None and len(stack) >= backend.max_lower_dirs
+    if entry.info.bundle is None or not entry.is_read_only or is_full:
+        return stack
+    make_mount_points(paths.mount_points_dir, mount_points(_execution_of(entry.info)))
+    return (LowerDir(path=paths.mount_points_dir), *stack)
 
 
 def complete_bundle(entry: RootfsRecord, paths: RootfsPaths) -> None:
@@ -49,6 +69,7 @@ def complete_bundle(entry: RootfsRecord, paths: RootfsPaths) -> None:
     Raises:
         UserNotFound: The image's user is none of the rootfs's.
         InvalidImage: The image's configuration is malformed.
+        DirectoryMissing: The rootfs refuses writes and lacks what a runtime needs.
     """
     if entry.info.bundle is None:
         return
@@ -75,3 +96,8 @@ def add_bundle(node: Node, home: Home, entry: RootfsRecord) -> RootfsRecord:
     record = home.read()
     home.write(replace(record, rootfses={**record.rootfses, entry.info.name: added}))
     return added
+
+
+def _execution_of(info: ProvisionInfo) -> Execution:
+    manifests = {"docker_manifest": info.docker_manifest, "appc_manifest": info.appc_manifest}
+    return execution_of(**manifests, image=info.image)

@@ -57,6 +57,7 @@ def provision(
         ContainerDestroying: A destroy came before or in between.
         InvalidArgument: The container is on another node than the one asked for.
         UserNotFound: A bundle is asked for, and the image's user is none of the rootfs's.
+        DirectoryMissing: One is asked for of a rootfs that refuses writes, which lacks what a runtime needs.
         BackendUnsupported, InvalidArgument, SecretNotFound: The request does not fit this node.
         PermanentError: The image is refused.
         TransientError: A retry may help.

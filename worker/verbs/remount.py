@@ -9,7 +9,7 @@ from worker.linux import durable
 from worker.oci.digest import Digest
 from worker.records import ContainerRecord, ProvisionInfo, RootfsRecord, read_record
 from worker.store.images import RefOwner
-from worker.verbs.bundled import complete_bundle
+from worker.verbs.bundled import complete_bundle, with_mount_points
 from worker.verbs.home import nested_ids, opened
 from worker.verbs.node import Node
 from worker.verbs.stack import open_stack, stack_user
@@ -40,6 +40,7 @@ def bring_back(node: Node, container_id: ContainerId, entry: RootfsRecord) -> bo
     user = stack_user(container_id, info.name)
     stack = open_stack(node, Digest.parse(info.digest), layers, layer_format=layer_format, user=user)
     durable.make_dirs_unsynced(paths.rootfs_home)
+    stack = with_mount_points(stack, entry, paths, backend=backend)
     backend.provision(stack, paths, is_read_only=entry.is_read_only)
     complete_bundle(entry, paths)
     return True

@@ -4,6 +4,7 @@
 import json
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,13 +17,13 @@ import redis
 from tests.support.images import build_image, layer
 from tests.support.killing import count_lines, run_killed
 from tests.support.layouts import write_layout
-from tests.support.mounts import mounts_below
+from tests.support.mounts import mounts_below, unmount
 from tests.support.provisioners import files, keys, make_settings, provisioner
 from tests.support.runnable import accounts, shell_layer
 from tests.support.runs import run_here
-from tests.support.tar import Dir, File
+from tests.support.tar import Dir, File, Symlink, Whiteout
 from worker.container_id import ContainerId
-from worker.errors import InvalidArgument, InvalidImage, PermanentError, UserNotFound
+from worker.errors import DirectoryMissing, InvalidArgument, InvalidImage, PermanentError, UserNotFound
 from worker.provisioner import Elsewhere, Provisioner
 from worker.records import read_record
 from worker.runtime import make_provisioner
@@ -38,7 +39,8 @@ def image(tmp_path: Path) -> Callable[..., str]:
 
     def image(**config: Any) -> str:
         name = f"layout-{len(list(tmp_path.glob('layout-*')))}"
-        content = layer(*accounts(), Dir("data", uid=70), File("data/seed", b"seed"))
+        mounted_on = map(Dir, ("dev", "proc", "sys"))
+        content = layer(*accounts(), *mounted_on, Dir("data", uid=70), File("data/seed", b"seed"))
         write_layout(tmp_path / name, {"latest": build_image([content], config={**CONFIG, **config})})
         return f"oci:{tmp_path / name}:latest"
 
@@ -252,6 +254,89 @@ def test_killed_at_any_line_it_ends_as_if_it_had_not_been(
 
     assert kills
     assert files(tmp_path / "work" / "containers") == []
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> str:
+    """An image of programs alone: it has none of the directories that its container needs."""
+    config = {
+        "Volumes": {"/var/data": {}},
+        "WorkingDir": "/srv/app",
+        "Cmd": ["/bin/sh", "-c", "pwd; echo 1 >/var/data/x"],
+    }
+    write_layout(tmp_path / "bare", {"latest": build_image([shell_layer(), layer(File("top"))], config=config)})
+    return f"oci:{tmp_path / 'bare'}:latest"
+
+
+@pytest.mark.runtime
+@pytest.mark.parametrize("runtime", ["crun", "runc"])
+@pytest.mark.parametrize("backend", ["overlay", "copy"])
+def test_a_read_only_rootfs_of_a_bare_image_runs(node: Provisioner, bare: str, backend: str, runtime: str) -> None:
+    """What a runtime mounts on is there with the bundle, also after a reboot; the rootfs refuses writes as ever."""
+    info = _provision(node, bare, bundle=True, read_only=True, backend=backend)
+    unmount(mounts_below(node.node.work.work_dir))
+    node.recover({}, is_start=True)
+
+    done = run_here(node, "pod.c1", "--runtime", runtime)
+    refused = run_here(node, "pod.c1", "--runtime", runtime, "--", "/bin/sh", "-c", "echo 1 >/new")
+
+    assert (done.code, done.out, done.err) == (0, "/srv/app\n", "")
+    assert refused.code != 0
+    assert "Read-only file system" in refused.err
+    assert node.destroy({"container_id": "pod"}) is True
+    assert files(node.node.work.containers_dir) == []
+    assert info["backend"] == backend
+
+
+def test_mount_points_hide_nothing_of_the_image(node: Provisioner, tmp_path: Path) -> None:
+    """They lie lowest: its directories keep their mode and owner, and what it deleted in them stays deleted."""
+    lower = layer(
+        Dir("proc", mode=0o555), Dir("var", uid=7), Dir("var/data", mode=0o700, uid=70), File("var/data/gone")
+    )
+    upper = layer(Whiteout("var/data/gone"), Dir("sys", mode=0o500), Symlink("srv", "var"))
+    config = {"Volumes": {"/var/data": {}, "/srv/data": {}}}
+    write_layout(tmp_path / "layout", {"latest": build_image([lower, upper], config=config)})
+
+    info = _provision(node, f"oci:{tmp_path / 'layout'}:latest", bundle=True, read_only=True)
+
+    rootfs = Path(info["rootfs"])
+    found = {path: (rootfs / path).lstat() for path in ("proc", "sys", "dev", "var", "var/data")}
+    assert {path: (stat.S_IMODE(each.st_mode), each.st_uid) for path, each in found.items()} == {
+        "proc": (0o555, 0),
+        "sys": (0o500, 0),
+        "dev": (0o755, 0),
+        "var": (0o755, 7),
+        "var/data": (0o700, 70),
+    }
+    assert (rootfs / "srv").is_symlink()
+    assert list((rootfs / "var" / "data").iterdir()) == []
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_what_a_backend_cannot_add_is_named(node: Provisioner, tmp_path: Path, read_only: bool) -> None:
+    """The rootfs of `bind` is one layer as it is, and never writable. Nothing is left."""
+    write_layout(tmp_path / "bare", {"latest": build_image([shell_layer()])})
+    source = f"oci:{tmp_path / 'bare'}:latest"
+
+    with pytest.raises(DirectoryMissing, match="'/dev'"):
+        _provision(node, source, bundle=True, read_only=read_only, backend="bind")
+
+    assert mounts_below(node.node.work.work_dir) == []
+    assert files(node.node.work.containers_dir) == []
+    assert _provision(node, source, read_only=read_only, backend="bind")["bundle"] is None
+
+
+def test_a_read_only_rootfs_gets_no_mount_points_later(node: Provisioner, bare: str) -> None:
+    """It is somebody's as it is: neither a bundle nor a run changes it, and both say what it lacks."""
+    info = _provision(node, bare, read_only=True)
+
+    with pytest.raises(DirectoryMissing, match="'/dev'"):
+        _provision(node, bare, read_only=True, bundle=True)
+    done = run_here(node, "pod.c1")
+
+    assert done.code == 125
+    assert "has no directory '/dev'" in done.err
+    assert _provision(node, bare, read_only=True) == info
 
 
 @pytest.mark.runtime
