@@ -22,6 +22,7 @@ MIB = 1024 * 1024
 GIB = 1024 * MIB
 PROVISION_QUEUE = "provision"
 """What schedulers publish to and every node serves."""
+IMAGE_SOURCES = ("docker", "oci", "docker-archive", "docker-daemon", "appc")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}")
 _WITH_CREDENTIALS = {"PROVISIONER_REDIS_URL", "PROVISIONER_SECRETS_REDIS_URL", "PROVISIONER_HTTPS_PROXY"}
 _APPC_PREFIX = re.compile(r"(?:https?://[^\s?#@]*|file:///[^\0]*|/[^\0]*)")
@@ -52,6 +53,10 @@ class Settings(BaseSettings):
     layer_format: str | None = Field(None, description="erofs or directory; unset: the best that works here.")
     platform: str | None = Field(None, description="os/architecture[/variant] to pull; unset: this machine's.")
 
+    image_sources: Annotated[tuple[str, ...], NoDecode] = Field(
+        IMAGE_SOURCES,
+        description="Kinds of images that may be asked for here, comma-separated; `docker` are those without a prefix.",
+    )
     secrets_resolvers: Annotated[tuple[str, ...], NoDecode] = Field(
         ("directory", "environment"),
         description="Where `secret` is looked up, comma-separated, in order: directory, environment, redis, keyring.",
@@ -184,6 +189,13 @@ class Settings(BaseSettings):
             raise ValueError("must be an absolute path")
         return path
 
+    @field_validator("image_sources")
+    @classmethod
+    def _check_image_sources(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
+        if not sources or not set(sources) <= set(IMAGE_SOURCES):
+            raise ValueError(f"must be some of {', '.join(IMAGE_SOURCES)}")
+        return sources
+
     @field_validator("appc_discovery_prefix")
     @classmethod
     def _check_prefix(cls, prefix: str) -> str:
@@ -193,6 +205,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "archive_protocols",
+        "image_sources",
         "insecure_registries",
         "no_proxy",
         "prune_excluded_images",

@@ -6,7 +6,8 @@ import traceback
 import pytest
 
 from worker.errors import InvalidArgument
-from worker.settings import Settings, load_settings
+from worker.oci.reference import Transport
+from worker.settings import IMAGE_SOURCES, Settings, load_settings
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,8 @@ from worker.settings import Settings, load_settings
         ("PROVISIONER_REDIS_URL", "redis://a/0;redis://b/0"),
         ("PROVISIONER_REDIS_URL", "sentinel://a:1/0;sentinel://b:1/1"),
         ("PROVISIONER_SENTINEL_MASTER", ""),
+        ("PROVISIONER_IMAGE_SOURCES", "docker,dockr-daemon"),
+        ("PROVISIONER_IMAGE_SOURCES", ","),
     ],
 )
 def test_an_unusable_value_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
@@ -47,6 +50,12 @@ def test_hosts_are_split_at_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROVISIONER_INSECURE_REGISTRIES", "a:5000, b ,")
 
     assert load_settings().insecure_registries == ("a:5000", "b")
+
+
+def test_the_sources_that_can_be_named_are_those_that_references_have() -> None:
+    """In their order; without a word all are taken."""
+    assert tuple(Transport) == IMAGE_SOURCES
+    assert Settings().image_sources == IMAGE_SOURCES
 
 
 def test_keys_share_a_hash_slot() -> None:

@@ -29,7 +29,7 @@ from worker.settings import Settings
 
 
 def make_pullers(settings: Settings) -> Mapping[Transport, Puller]:
-    """Return the puller of each kind of source.
+    """Return the puller of each kind of source that the node takes.
 
     Raises:
         InvalidArgument: A setting is unusable.
@@ -44,4 +44,5 @@ def make_pullers(settings: Settings) -> Mapping[Transport, Puller]:
         DaemonPuller(settings, spool_dir=spool_dir),
         AppcPuller(settings, spool_dir=spool_dir, known_dir=paths.acis_dir),
     )
-    return {transport: puller for puller in pullers for transport in puller.transports}
+    taken = settings.image_sources
+    return {transport: puller for puller in pullers for transport in puller.transports if transport in taken}

@@ -65,7 +65,7 @@ class Node:
         lock: The cluster lock of the store.
         containers: The containers' state.
         epoch: Whether that state shows all there is.
-        pullers: By transport.
+        pullers: By transport, of those that it takes images from.
         secrets: What tasks name and this node has.
         backends: All that work here, by name.
         default_backend: What is used unless a request names another.
@@ -162,16 +162,19 @@ class Node:
         return chosen
 
     def puller(self, source: ImageSource) -> Puller:
-        """Return what opens the source.
+        """Return what opens the source; errors as `check_source`."""
+        self.check_source(source)
+        return self.pullers[source.transport]
+
+    def check_source(self, source: ImageSource) -> None:
+        """Make sure that the node takes images of this kind, whether or not the store has the image.
 
         Raises:
-            InvalidArgument: Nothing here opens sources of this kind.
+            InvalidArgument: It does not.
         """
-        puller = self.pullers.get(source.transport)
-        if puller is None:
-            reason = f"no puller for {source.transport}:"
+        if source.transport not in self.pullers:
+            reason = f"PROVISIONER_IMAGE_SOURCES of node {self.name} does not list {source.transport}"
             raise InvalidArgument(argument="image", value=source.normalised, reason=reason)
-        return puller
 
     def credential(self, secret: str | None, source: ImageSource) -> Credential | None:
         """Return what the secret holds for the host of the source; None without a secret, or for files of this node.

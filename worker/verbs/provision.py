@@ -109,6 +109,7 @@ def _recorded_format(node: Node, request: ProvisionRequest) -> LayerFormat | Non
 def _provision(node: Node, work: Work, on_progress: OnProgress) -> ProvisionInfo:
     if (info := _provision_recorded(node, work)) is not None:
         return info
+    node.check_source(work.request.image)
     image = _cached(node, work) if work.request.cached else None
     if image is not None:
         info = _provision_warm(node, work, image)

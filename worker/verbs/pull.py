@@ -46,6 +46,7 @@ def pull(node: Node, request: PullRequest, *, on_progress: OnProgress) -> PullIn
     """
     if request.node not in (None, node.name):
         return Elsewhere(node=str(request.node))
+    node.check_source(request.image)
     platform = request.platform or node.platform
     layer_format = node.layer_format(node.default_backend)
     owner = RefOwner(node=node.name, container_id="", name=f"pull-{uuid.uuid4().hex}")

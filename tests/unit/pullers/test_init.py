@@ -17,6 +17,13 @@ def test_every_kind_of_source_has_a_puller(tmp_path: Path) -> None:
     assert all(isinstance(puller, Puller) and transport in puller.transports for transport, puller in pullers.items())
 
 
+def test_a_source_that_is_not_taken_has_no_puller(tmp_path: Path) -> None:
+    """So nothing here can open it."""
+    settings = Settings(store_dir=tmp_path, image_sources=("appc", "docker"))
+
+    assert set(make_pullers(settings)) == {Transport.DOCKER, Transport.APPC}
+
+
 def test_making_the_table_touches_nothing(tmp_path: Path) -> None:
     """Neither a directory is made nor a connection opened before an image is asked for."""
     make_pullers(Settings(store_dir=tmp_path / "store"))

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from tests.support.mounts import mounts_below
-from tests.support.provisioners import SMALL_TREE, files, keys, small_layout, tree_text
+from tests.support.provisioners import SMALL_TREE, files, keys, provisioner, small_layout, tree_text
 from worker.errors import BackendUnsupported, ContainerConflict, ImageNotFound, InvalidArgument
 from worker.image import LayerFormat
 from worker.linux.statfs import knows_filesystem
@@ -163,6 +163,25 @@ def test_bad_input_leaves_nothing_behind(
     assert files(node.node.work.containers_dir) == []
     assert set(files(node.node.store.paths.store_dir)) - set(before) <= {"token"}
     assert keys(redis_client) == set()
+
+
+def test_a_source_that_the_node_does_not_take_is_refused(
+    tmp_path: Path, redis_url: str, redis_client: redis.Redis, image: str
+) -> None:
+    """By its name and the setting's, though the store has the image; what was provisioned before is answered."""
+    with provisioner(tmp_path, redis_url) as before:
+        info = _provision(before, container_id="old", image=image)
+        with provisioner(tmp_path, redis_url, image_sources=("docker", "appc")) as node:
+            left = files(node.node.work.work_dir), files(node.node.store.paths.store_dir), keys(redis_client)
+            for ask in (lambda: _provision(node, container_id="c1", image=image), lambda: node.pull({"image": image})):
+                with pytest.raises(
+                    InvalidArgument, match=r"oci:.*PROVISIONER_IMAGE_SOURCES of node n1 does not list oci"
+                ):
+                    ask()
+
+            found = files(node.node.work.work_dir), files(node.node.store.paths.store_dir), keys(redis_client)
+            assert found == left
+            assert _provision(node, container_id="old", image=image) == info
 
 
 @pytest.mark.parametrize(
