@@ -36,7 +36,8 @@ __all__ = ["Elsewhere", "Progress", "ProvisionInfo", "Provisioner"]
 Document = dict[str, Any]
 Keywords = Mapping[str, Any]
 Answer = TypeVar("Answer")
-Request = TypeVar("Request", ProvisionRequest, DestroyRequest)
+Request = TypeVar("Request", ProvisionRequest, DestroyRequest, PullRequest, PruneRequest, RecoverRequest, VerifyRequest)
+ContainerRequest = TypeVar("ContainerRequest", ProvisionRequest, DestroyRequest)
 
 
 def _silent(_: Progress) -> None:
@@ -54,25 +55,29 @@ class Provisioner:
         lookup = _Lookup(on_progress)
         answer = self._observed(
             Verb.PROVISION,
-            lambda: provision(self.node, self._nameable(ProvisionRequest.parse(keywords)), on_progress=lookup),
+            lambda: provision(self.node, self._nameable(self._parse(ProvisionRequest, keywords)), on_progress=lookup),
         )
         self._observe_lookup(lookup, answer)
         return answer if isinstance(answer, Elsewhere) else answer.to_document()
 
     def destroy(self, keywords: Keywords) -> bool | Elsewhere:
         """See `worker.verbs.destroy`."""
-        return self._observed(Verb.DESTROY, lambda: destroy(self.node, self._nameable(DestroyRequest.parse(keywords))))
+        return self._observed(
+            Verb.DESTROY, lambda: destroy(self.node, self._nameable(self._parse(DestroyRequest, keywords)))
+        )
 
     def pull(self, keywords: Keywords, *, on_progress: OnProgress = _silent) -> Document | Elsewhere:
         """See `worker.verbs.pull`."""
         lookup = _Lookup(on_progress)
-        answer = self._observed(Verb.PULL, lambda: pull(self.node, PullRequest.parse(keywords), on_progress=lookup))
+        answer = self._observed(
+            Verb.PULL, lambda: pull(self.node, self._parse(PullRequest, keywords), on_progress=lookup)
+        )
         self._observe_lookup(lookup, answer)
         return answer if isinstance(answer, Elsewhere) else asdict(answer) | {"layers": list(answer.layers)}
 
     def prune(self, keywords: Keywords) -> Document | Elsewhere:
         """See `worker.verbs.prune`; the answer is one entry of `stores`."""
-        answer = self._observed(Verb.PRUNE, lambda: prune(self.node, PruneRequest.parse(keywords)))
+        answer = self._observed(Verb.PRUNE, lambda: prune(self.node, self._parse(PruneRequest, keywords)))
         if isinstance(answer, Elsewhere):
             return answer
         self._observe_prune(answer)
@@ -81,14 +86,14 @@ class Provisioner:
     def recover(self, keywords: Keywords, *, is_start: bool = False) -> Document | Elsewhere:
         """See `worker.verbs.recover`; the answer is one entry of `nodes`."""
         answer = self._observed(
-            Verb.RECOVER, lambda: recover(self.node, RecoverRequest.parse(keywords), is_start=is_start)
+            Verb.RECOVER, lambda: recover(self.node, self._parse(RecoverRequest, keywords), is_start=is_start)
         )
         return answer if isinstance(answer, Elsewhere) else asdict(answer)
 
     def verify(self, keywords: Keywords, *, on_progress: OnProgress = _silent) -> Document | Elsewhere:
         """See `worker.verbs.verify`; the answer is one entry of `stores`."""
         answer = self._observed(
-            Verb.VERIFY, lambda: verify(self.node, VerifyRequest.parse(keywords), on_progress=on_progress)
+            Verb.VERIFY, lambda: verify(self.node, self._parse(VerifyRequest, keywords), on_progress=on_progress)
         )
         if isinstance(answer, Elsewhere):
             return answer
@@ -106,7 +111,7 @@ class Provisioner:
 
     def note_failure(self, keywords: Keywords, *, error: str, retry_in_seconds: float) -> None:
         """Show in the container's state that a provision failed and will be tried again."""
-        request = ProvisionRequest.parse(keywords)
+        request = self._parse(ProvisionRequest, keywords)
         view = self.node.containers.get(request.container_id)
         if view is not None and request.name in view.pending:
             self.node.containers.note_failure(
@@ -115,17 +120,20 @@ class Provisioner:
 
     def take_back(self, keywords: Keywords) -> Elsewhere | None:
         """Undo a provision that its caller revoked; see `worker.verbs.undo`."""
-        return take_back(self.node, ProvisionRequest.parse(keywords))
+        return take_back(self.node, self._parse(ProvisionRequest, keywords))
 
     def give_up(self, keywords: Keywords) -> None:
         """Undo a provision that will not be tried again."""
-        request = ProvisionRequest.parse(keywords)
+        request = self._parse(ProvisionRequest, keywords)
         view = self.node.containers.get(request.container_id)
         is_ours = view is not None and view.pending.get(request.name) == request.image.normalised
         generation = view.generation if view is not None and is_ours else None
         abandon(self.node, request, generation=generation)
 
-    def _nameable(self, request: Request) -> Request:
+    def _parse(self, kind: type[Request], keywords: Keywords) -> Request:
+        return kind.parse(keywords, default_registry=self.node.settings.default_registry)
+
+    def _nameable(self, request: ContainerRequest) -> ContainerRequest:
         check_nameable(self.node.work, request.container_id)
         return request
 

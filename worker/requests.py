@@ -10,13 +10,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError, ValidationInfo
 
 from worker.container_id import ContainerId
 from worker.errors import InvalidArgument, ProvisionerError
 from worker.oci.digest import Digest
 from worker.oci.platform import Platform
-from worker.oci.reference import ImageSource
+from worker.oci.reference import DOCKER_HUB, ImageSource
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _DIGEST_PREFIXES = ("sha256:", "sha512:")
@@ -28,10 +28,10 @@ def _name(text: object) -> object:
     return text
 
 
-def _image(text: object) -> ImageSource:
+def _image(text: object, info: ValidationInfo) -> ImageSource:
     if not isinstance(text, str):
         raise ValueError("it must be a string")  # noqa: TRY004 - what pydantic expects of a validator
-    return ImageSource.parse(text)
+    return ImageSource.parse(text, default_registry=info.context or DOCKER_HUB)
 
 
 def _platform(text: object) -> Platform | None:
@@ -42,8 +42,8 @@ def _platform(text: object) -> Platform | None:
     return Platform.parse(text)
 
 
-def _stored_image(text: object) -> Digest | ImageSource:
-    return Digest.parse(text) if isinstance(text, str) and text.startswith(_DIGEST_PREFIXES) else _image(text)
+def _stored_image(text: object, info: ValidationInfo) -> Digest | ImageSource:
+    return Digest.parse(text) if isinstance(text, str) and text.startswith(_DIGEST_PREFIXES) else _image(text, info)
 
 
 Name = Annotated[str, BeforeValidator(_name)]
@@ -59,14 +59,18 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     @classmethod
-    def parse(cls, keywords: Mapping[str, Any]) -> Self:
+    def parse(cls, keywords: Mapping[str, Any], *, default_registry: str = DOCKER_HUB) -> Self:
         """Check the keywords of a task.
+
+        Args:
+            keywords: As they were published.
+            default_registry: Of images named without one.
 
         Raises:
             InvalidArgument: Names the first keyword that is unknown, missing or malformed, and why.
         """
         try:
-            return cls(**keywords)
+            return cls.model_validate(dict(keywords), context=default_registry)
         except ValidationError as error:
             raise _first_error(error) from None
 

@@ -25,6 +25,8 @@ PROVISION_QUEUE = "provision"
 IMAGE_SOURCES = ("docker", "oci", "docker-archive", "docker-daemon", "appc")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}")
 _WITH_CREDENTIALS = {"PROVISIONER_REDIS_URL", "PROVISIONER_SECRETS_REDIS_URL", "PROVISIONER_HTTPS_PROXY"}
+_REGISTRY = re.compile(r"(?:localhost|(?=[^/]*[.:])(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\]))(?::[0-9]{1,5})?")
+"""What a reference begins with is a registry if it looks like this, and a part of the repository otherwise."""
 _APPC_PREFIX = re.compile(r"(?:https?://[^\s?#@]*|file:///[^\0]*|/[^\0]*)")
 
 
@@ -83,6 +85,10 @@ class Settings(BaseSettings):
     archive_protocols: Annotated[tuple[str, ...], NoDecode] = Field(
         ("https",),
         description="Protocols of archives at URLs, comma-separated: https, http, s3, hdfs, … as fsspec has.",
+    )
+    default_registry: str = Field(
+        "docker.io",
+        description="host[:port] of images named without one; the same on all nodes of a cluster.",
     )
     insecure_registries: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="host[:port] spoken to over plain HTTP, comma-separated; loopback always may."
@@ -195,6 +201,13 @@ class Settings(BaseSettings):
         if not sources or not set(sources) <= set(IMAGE_SOURCES):
             raise ValueError(f"must be some of {', '.join(IMAGE_SOURCES)}")
         return sources
+
+    @field_validator("default_registry")
+    @classmethod
+    def _check_registry(cls, registry: str) -> str:
+        if not _REGISTRY.fullmatch(registry):
+            raise ValueError("must be host[:port], with a dot, a port, or localhost")
+        return registry
 
     @field_validator("appc_discovery_prefix")
     @classmethod

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The wire contract's keywords, literally, and what is said about bad ones."""
 
+import json
 from typing import Any
 
 import pytest
@@ -100,6 +101,20 @@ def test_excluded_images_are_references_or_digests() -> None:
         f"docker.io/library/busybox:1@{other}",
     }
     assert {str(each) for each in request.excluded_digests} == {digest, other}
+
+
+def test_every_image_of_a_request_has_the_default_registry() -> None:
+    """What is stored of a request is complete."""
+    image = {"image": "alpine"}
+    provision = ProvisionRequest.parse({"container_id": "c1", **image}, default_registry="r.example")
+    pull = PullRequest.parse(image, default_registry="r.example")
+    prune = PruneRequest.parse({"excluded_images": ["alpine"]}, default_registry="r.example")
+    verify = VerifyRequest.parse(image, default_registry="r.example")
+
+    names = {provision.image.normalised, pull.image.normalised, *prune.excluded_references, verify.reference}
+
+    assert names == {"r.example/alpine:latest"}
+    assert ProvisionRequest.parse(json.loads(provision.to_json())).image == provision.image
 
 
 @pytest.mark.parametrize("image", ["sha256:short", "UPPER"])

@@ -6,7 +6,7 @@ import traceback
 import pytest
 
 from worker.errors import InvalidArgument
-from worker.oci.reference import Transport
+from worker.oci.reference import Reference, Transport
 from worker.settings import IMAGE_SOURCES, Settings, load_settings
 
 
@@ -23,6 +23,10 @@ from worker.settings import IMAGE_SOURCES, Settings, load_settings
         ("PROVISIONER_REDIS_URL", "redis://a/0;redis://b/0"),
         ("PROVISIONER_REDIS_URL", "sentinel://a:1/0;sentinel://b:1/1"),
         ("PROVISIONER_SENTINEL_MASTER", ""),
+        ("PROVISIONER_DEFAULT_REGISTRY", ""),
+        ("PROVISIONER_DEFAULT_REGISTRY", "hub"),
+        ("PROVISIONER_DEFAULT_REGISTRY", "https://registry.example"),
+        ("PROVISIONER_DEFAULT_REGISTRY", "registry.example/team"),
         ("PROVISIONER_IMAGE_SOURCES", "docker,dockr-daemon"),
         ("PROVISIONER_IMAGE_SOURCES", ","),
     ],
@@ -50,6 +54,17 @@ def test_hosts_are_split_at_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROVISIONER_INSECURE_REGISTRIES", "a:5000, b ,")
 
     assert load_settings().insecure_registries == ("a:5000", "b")
+
+
+@pytest.mark.parametrize("registry", ["docker.io", "r.example", "hub:5000", "localhost", "localhost:1", "[::1]:5000"])
+def test_a_default_registry_is_one_to_whoever_reads_the_name(registry: str) -> None:
+    """A completed name is stored, and parsed again without this setting."""
+    default = Settings(default_registry=registry).default_registry
+
+    completed = str(Reference.parse("team/a", default_registry=default))
+
+    assert completed == f"{registry}/team/a:latest"
+    assert str(Reference.parse(completed)) == completed
 
 
 def test_the_sources_that_can_be_named_are_those_that_references_have() -> None:

@@ -177,7 +177,7 @@ def _find_image(cluster: Cluster, subject: str) -> StoredImageView:
     except InvalidArgument as error:
         raise Failure(f"there is no container {subject}, and no images to look at: {error}") from error
     digest = subject if len(subject.partition(":")[2] or subject) >= _SHORTEST_DIGEST else ""
-    found = store.find(digest, _normalised(subject))
+    found = store.find(digest, _normalised(cluster, subject))
     if not found:
         raise Failure(f"there is no container {subject}, and no such image in {store.store_dir}")
     if len({image.digest for image in found}) > 1:
@@ -186,9 +186,9 @@ def _find_image(cluster: Cluster, subject: str) -> StoredImageView:
     return found[0]
 
 
-def _normalised(subject: str) -> str:
+def _normalised(cluster: Cluster, subject: str) -> str:
     try:
-        return ImageSource.parse(subject).normalised
+        return ImageSource.parse(subject, default_registry=cluster.settings.default_registry).normalised
     except InvalidArgument:
         return subject
 

@@ -60,8 +60,8 @@ class Reference:
     digest: Digest | None = None
 
     @classmethod
-    def parse(cls, text: object) -> Self:
-        """Parse `[registry/]repository[:tag][@digest]`, with Docker's defaults for what is left out.
+    def parse(cls, text: object, *, default_registry: str = DOCKER_HUB) -> Self:
+        """Parse `[registry/]repository[:tag][@digest]`, with Docker's defaults for what else is left out.
 
         Raises:
             InvalidArgument: When `text` is no string or breaks the grammar.
@@ -70,7 +70,7 @@ class Reference:
             refuse(text, "it must be a string")
         named, at, digest_text = text.partition("@")
         name, tag = _split_tag(named)
-        registry, repository = _split_registry(name)
+        registry, repository = _split_registry(name, default_registry)
         _check(text, registry=registry, repository=repository, tag=tag)
         digest = _parse_digest(text, digest_text) if at else None
         return cls(registry, repository, tag or (None if digest else DEFAULT_TAG), digest)
@@ -97,11 +97,11 @@ def _split_tag(named: str) -> tuple[str, str | None]:
     return (name, tag) if colon and "/" not in tag else (named, None)
 
 
-def _split_registry(name: str) -> tuple[str, str]:
+def _split_registry(name: str, default_registry: str) -> tuple[str, str]:
     """Split off the registry: the first component is one if no repository of Docker Hub could begin so."""
     first, slash, rest = name.partition("/")
     is_registry = first == "localhost" or any(mark in first for mark in ".:") or first != first.lower()
-    registry, repository = (first, rest) if slash and is_registry else (DOCKER_HUB, name)
+    registry, repository = (first, rest) if slash and is_registry else (default_registry, name)
     if registry == _LEGACY_DOCKER_HUB:
         registry = DOCKER_HUB
     if registry == DOCKER_HUB and "/" not in repository:
@@ -159,8 +159,13 @@ class ImageSource:
     url: str | None = None
 
     @classmethod
-    def parse(cls, text: object) -> Self:
+    def parse(cls, text: object, *, default_registry: str = DOCKER_HUB) -> Self:
         """Parse `[docker://]name[:tag][@digest]`, `oci:PATH[:ref]`, `docker-archive:PATH[:ref]` and so on.
+
+        Args:
+            text: As a caller wrote it.
+            default_registry: Of a name without one, unless it is a name in an archive or an Engine: who wrote those
+                meant Docker Hub.
 
         Raises:
             InvalidArgument: When `text` is no string or breaks the grammar of its transport.
@@ -176,7 +181,8 @@ class ImageSource:
             return cls._parse_daemon(rest)
         if prefix == Transport.APPC:
             return cls._parse_appc(rest)
-        return cls(Transport.DOCKER, reference=Reference.parse(text.removeprefix(_DOCKER_PREFIX)))
+        name = text.removeprefix(_DOCKER_PREFIX)
+        return cls(Transport.DOCKER, reference=Reference.parse(name, default_registry=default_registry))
 
     @classmethod
     def _parse_url(cls, rest: str) -> Self:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.provisioners import small_image
 from tests.unit.cli.conftest import Run, show_node
 from worker.cli.cluster import Cluster
 from worker.container_id import ContainerId
 from worker.container_view import BeginKind
+from worker.oci.digest import Digest
 from worker.store.store import Store
 
 WEB = ContainerId.parse("web-1")
@@ -105,6 +107,23 @@ def test_inspect_of_nothing_names_both_places(
 
     assert shell.code == 1
     assert shell.err == f"error: there is no container nothing, and no such image in {tmp_path}\n"
+
+
+@pytest.mark.redis
+def test_inspect_knows_an_image_by_the_name_its_node_completed(
+    run: Run, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal on the node has the node's settings."""
+    monkeypatch.setenv("PROVISIONER_STORE_DIR", str(tmp_path))
+    monkeypatch.setenv("PROVISIONER_DEFAULT_REGISTRY", "r.example:5000")
+    image, images = small_image(), Store.open(tmp_path).images
+    digest = Digest.parse(image.manifest.digest)
+    images.put(digest, manifest=image.manifest.content, config=image.config.content)
+    images.remember("r.example:5000/app:1", platform="linux/amd64", digest=digest, opener=None)
+
+    document = run("inspect", "app:1", "--json").document
+
+    assert (document["kind"], document["digest"]) == ("image", image.manifest.digest)
 
 
 def test_images_reads_the_store_without_redis(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,42 @@ def test_a_name_is_completed_as_docker_completes_it(text: str, normalised: str) 
 
 
 @pytest.mark.parametrize(
+    ("text", "normalised"),
+    [
+        ("alpine", "r.example:5000/alpine:latest"),
+        ("docker://alpine:3", "r.example:5000/alpine:3"),
+        ("team/redis", "r.example:5000/team/redis:latest"),
+        (f"alpine@sha256:{HEX}", f"r.example:5000/alpine@sha256:{HEX}"),
+        ("docker.io/alpine", "docker.io/library/alpine:latest"),
+        ("index.docker.io/team/a", "docker.io/team/a:latest"),
+        ("quay.io/a", "quay.io/a:latest"),
+        ("docker-archive:/a.tar:alpine", "docker-archive:/a.tar:docker.io/library/alpine:latest"),
+        ("docker-daemon:alpine", "docker-daemon:docker.io/library/alpine:latest"),
+        ("oci:/layout:alpine", "oci:/layout:alpine"),
+        ("appc:alpine", "appc:alpine"),
+    ],
+)
+def test_a_name_without_a_registry_is_of_the_default_one(text: str, normalised: str) -> None:
+    """Docker Hub alone has `library/`, and alone is meant by names in archives and Engines."""
+    source = ImageSource.parse(text, default_registry="r.example:5000")
+
+    assert source.normalised == normalised
+    assert ImageSource.parse(normalised) == source
+
+
+@pytest.mark.parametrize("default_registry", ["docker.io", "index.docker.io"])
+def test_docker_hub_is_one_registry_by_any_name(default_registry: str) -> None:
+    """Also where it is the default."""
+    assert Reference.parse("a", default_registry=default_registry) == Reference.parse("docker.io/library/a")
+
+
+def test_an_id_is_no_name_in_any_registry() -> None:
+    """It could be a repository's, and nobody means one."""
+    with pytest.raises(InvalidArgument, match="an image's id"):
+        ImageSource.parse(HEX, default_registry="r.example")
+
+
+@pytest.mark.parametrize(
     ("text", "registry", "repository", "tag", "digest"),
     [
         # The ancestor's DockerSpecTest.ParseImageReference, with what it leaves out filled in.

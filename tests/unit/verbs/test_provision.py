@@ -8,7 +8,8 @@ import pytest
 import redis
 
 from tests.support.mounts import mounts_below
-from tests.support.provisioners import SMALL_TREE, files, keys, provisioner, small_layout, tree_text
+from tests.support.provisioners import SMALL_TREE, files, keys, provisioner, small_image, small_layout, tree_text
+from tests.support.registry_server import registry_server
 from worker.errors import BackendUnsupported, ContainerConflict, ImageNotFound, InvalidArgument
 from worker.image import LayerFormat
 from worker.linux.statfs import knows_filesystem
@@ -163,6 +164,30 @@ def test_bad_input_leaves_nothing_behind(
     assert files(node.node.work.containers_dir) == []
     assert set(files(node.node.store.paths.store_dir)) - set(before) <= {"token"}
     assert keys(redis_client) == set()
+
+
+@pytest.mark.registry
+def test_a_name_without_a_registry_is_completed_alike_by_every_verb(tmp_path: Path, redis_url: str) -> None:
+    """With the node's default registry; the whole name is the same image's, and what is stored."""
+    (tmp_path / "registry").mkdir()
+    with (
+        registry_server(tmp_path / "registry") as registry,
+        provisioner(tmp_path, redis_url, default_registry=registry.host) as node,
+    ):
+        name = registry.push("app", "1", small_image())
+
+        info = _provision(node, container_id="c1", image="app:1")
+        again = _provision(node, container_id="c1", image=name)
+        pulled = node.pull({"image": "app:1"})
+        verified = node.verify({"image": "app:1"})
+        node.destroy({"container_id": "c1"})
+        pruned = node.prune({"excluded_images": ["app:1"]})
+
+    assert info["image"] == name
+    assert again == info
+    assert (pulled["image"], pulled["bytes_fetched"]) == (name, 0)  # type: ignore[index]
+    assert verified["checked_layers"] == 2  # type: ignore[index]
+    assert pruned["images"] == []  # type: ignore[index]
 
 
 def test_a_source_that_the_node_does_not_take_is_refused(
