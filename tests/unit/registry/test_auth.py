@@ -84,6 +84,21 @@ def test_a_registry_that_hides_images_from_strangers_is_introduced_to(
         fetch(client, server)
 
 
+def test_a_challenge_that_says_only_where_is_completed(client: RegistryClient, server: OddServer) -> None:
+    """Some registries leave out service and scope, which the ancestor could not do without (MESOS-10092)."""
+
+    def challenge(asked: Asked) -> Answer:
+        if asked.authorization == "Bearer t1":
+            return Answer(body=MANIFEST)
+        return Answer(status=401, headers={"WWW-Authenticate": f'Bearer realm="{server.url}/token"'})
+
+    server.on(PATH, challenge)
+    server.on("/token", token_answer("t1"))
+
+    assert fetch(client, server, LOGIN) == MANIFEST
+    assert [one.query for one in server.asked_for("/token")] == [{"scope": ["repository:a/b:pull"]}]
+
+
 def test_without_a_login_the_token_is_anonymous(client: RegistryClient, server: OddServer) -> None:
     """As public images are pulled; `access_token` is read as well."""
     server.on(PATH, wants("Bearer t1"))

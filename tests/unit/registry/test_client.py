@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.unit.registry.odd_server import Answer, OddServer
+from tests.unit.registry.odd_server import Answer, Asked, OddServer
 from worker.errors import (
     AccessDenied,
     DigestMismatch,
@@ -43,6 +43,21 @@ def test_a_manifest_comes_with_its_type_and_digest(repository: RepositoryClient,
     assert (fetched.content, fetched.media_type, fetched.digest) == (CONTENT, OCI_MANIFEST, DIGEST)
     accept = server.asked[0].headers["accept"]
     assert all(name in accept for name in (OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX))
+
+
+@pytest.mark.parametrize("media_type", [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX])
+def test_a_registry_that_answers_only_who_asks_for_its_type_answers(
+    repository: RepositoryClient, server: OddServer, media_type: str
+) -> None:
+    """As Amazon's does: it told the ancestor that the operation is unsupported (MESOS-7431)."""
+
+    def pick(asked: Asked) -> Answer:
+        is_asked_for = media_type in asked.headers["accept"].split(", ")
+        return Answer(body=CONTENT, headers={"Content-Type": media_type}) if is_asked_for else Answer(status=405)
+
+    server.on("/v2/a/manifests/1", pick)
+
+    assert repository.manifest("1").media_type == media_type
 
 
 def test_a_registry_may_keep_type_and_digest_to_itself(repository: RepositoryClient, server: OddServer) -> None:

@@ -25,6 +25,7 @@ class ConnectProxy:
     def __init__(self, upstream_port: int) -> None:
         self.asked: list[str] = []
         self.status = "200 OK"
+        self.version = "HTTP/1.1"
         self._upstream_port = upstream_port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -48,7 +49,7 @@ class ConnectProxy:
         while b"\r\n\r\n" not in request:
             request += client.recv(4096)
         self.asked.append(request.decode())
-        client.sendall(f"HTTP/1.1 {self.status}\r\n\r\n".encode())
+        client.sendall(f"{self.version} {self.status}\r\n\r\n".encode())
         with client, socket.create_connection(("127.0.0.1", self._upstream_port)) as server:
             if self.status.startswith("200"):
                 back = threading.Thread(target=_pass, args=(server, client), daemon=True)
@@ -164,6 +165,22 @@ def test_https_goes_through_the_proxy(tmp_path: Path, server: OddServer, authori
         with pytest.raises(RegistryUnavailable, match=r"registry\.test is unavailable: the proxy") as caught:
             fetch("https://registry.test/a", **more)
         assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1"])
+def test_what_a_proxy_says_itself_is_not_the_registrys_answer(
+    tmp_path: Path, server: OddServer, authority: trustme.CA, version: str
+) -> None:
+    """The ancestor took the answer to CONNECT for the only one, and could not decode it (MESOS-6010)."""
+    certs_dir = certs_for("registry.test", tmp_path, authority)
+    with connect_proxy(int(server.host.rpartition(":")[2])) as proxy:
+        proxy.version, proxy.status = version, "200 Connection established\r\nProxy-Agent: some"
+
+        body = fetch(
+            "https://registry.test/a", https_proxy=f"http://127.0.0.1:{proxy.port}", registry_certs_dir=certs_dir
+        )
+
+    assert body == b"here"
 
 
 @pytest.mark.parametrize("no_proxy", [("registry.test",), (".test",), ("test",), ("other", "*")])

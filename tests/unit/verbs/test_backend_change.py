@@ -70,6 +70,27 @@ def test_rootfses_of_the_former_backend_come_back_and_are_destroyed(
             assert keys(redis_client) == set()
 
 
+@pytest.mark.parametrize(("old", "new"), [("directory", "erofs"), ("erofs", "directory")])
+def test_layers_of_the_former_format_stay_for_who_stands_on_them(
+    tmp_path: Path, redis_url: str, image: str, old: str, new: str
+) -> None:
+    """They are made anew for others, in the same store, and go when nobody needs them: the ancestor kept both."""
+    with provisioner(tmp_path, redis_url, layer_format=old) as former:
+        first = _provision(former, "c1", image)
+        with provisioner(tmp_path, redis_url, layer_format=new) as node:
+            second = _provision(node, "c2", image)
+            unmount(mounts_below(tmp_path / "work"))
+            node.recover({}, is_start=True)
+
+            assert (first["layer_format"], second["layer_format"]) == (old, new)
+            assert tree_text(first["rootfs"]) == tree_text(second["rootfs"]) == TREE
+            layers = node.node.store.paths.layers_dir
+            node.destroy({"container_id": "c1"})
+            node.destroy({"container_id": "c2"})
+            node.prune({})
+            assert list(layers.glob("*/*")) == []
+
+
 @pytest.mark.parametrize("made_by", BACKENDS)
 def test_what_a_backend_made_that_is_here_no_more_can_be_destroyed(
     running: Running, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture, image: str, made_by: str

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.support.filesystems import loop_filesystem
 from tests.support.mounts import mounts_below
 from tests.support.provisioners import SMALL_TREE, files, keys, provisioner, small_image, small_layout, tree_text
 from tests.support.registry_server import registry_server
@@ -164,6 +165,26 @@ def test_bad_input_leaves_nothing_behind(
     assert files(node.node.work.containers_dir) == []
     assert set(files(node.node.store.paths.store_dir)) - set(before) <= {"token"}
     assert keys(redis_client) == set()
+
+
+@pytest.mark.parametrize("backend", ["overlay", "copy"])
+def test_the_store_may_have_a_filesystem_of_its_own(
+    tmp_path: Path, redis_url: str, image: str, layer_format: str, backend: str
+) -> None:
+    """As operators of the ancestor were advised to; nothing is renamed or linked from there into a container."""
+    settings = {"layer_format": layer_format, "backend": backend}
+    with (
+        loop_filesystem(tmp_path, "mkfs.ext4", "-q", size_bytes=64 << 20) as disk,
+        provisioner(tmp_path, redis_url, store_dir=disk / "store", **settings) as node,
+    ):
+        info = _provision(node, container_id="c1", image=image)
+        tree = tree_text(str(info["rootfs"]))
+        node.destroy({"container_id": "c1"})
+        node.prune({})
+
+        assert tree == SMALL_TREE
+        assert files(node.node.work.containers_dir) == files(node.node.work.trash_dir) == []
+        assert list(node.node.store.paths.layers_dir.glob("*/*")) == []
 
 
 @pytest.mark.registry
