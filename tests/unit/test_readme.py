@@ -25,12 +25,15 @@ def settings_table() -> str:
     """Return the table that belongs between the README's settings marks."""
     rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
-        default = "the host name" if field.default is PydanticUndefined else _default(field.default)
-        rows.append(f"| `PROVISIONER_{name.upper()}` | {default} | {field.description} |")
+        rows.append(f"| `PROVISIONER_{name.upper()}` | {default_of(name)} | {field.description} |")
     return "\n".join(rows)
 
 
-def _default(value: object) -> str:
+def default_of(setting: str) -> str:
+    """Return a setting's default as documents show it."""
+    value = Settings.model_fields[setting].default
+    if value is PydanticUndefined:
+        return "the host name"
     shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
     return "unset" if value in (None, ()) else f"`{shown}`"
 
