@@ -81,8 +81,8 @@ def build_layer(  # noqa: PLR0913 - the whole of the package's contract, all but
         is_squashed: Give up ownership and devices, for a node that does not run as root.
         on_progress: Called with the count of further bytes of the blob taken. What it raises goes through.
 
-    Effect: on return `staging_dir` holds the layer and its record, both of them verified and durable. After an error it
-        holds anything, which the caller deletes.
+    Effect: on return `staging_dir` holds the layer and its record, verified; `make_durable` is the next step. After an
+        error it holds anything, which the caller deletes.
 
     Returns:
         The record, which is also in `staging_dir`.
@@ -115,8 +115,20 @@ def build_layer(  # noqa: PLR0913 - the whole of the package's contract, all but
             **dataclasses.asdict(built),
         )
         write_record(staging_dir / RECORD, record)
-        _SYNCS[layer_format](staging_dir)
     return record
+
+
+def make_durable(staging_dir: Path, *, layer_format: LayerFormat) -> None:
+    """Let what `build_layer` made survive power loss, for whoever renames it into place.
+
+    Apart from it because it can wait for whatever else is dirty: what is not needed any more goes before.
+
+    Raises:
+        StorageExhausted: The store is full; a retry can help.
+        OSError: The disk failed.
+    """
+    with reporting_full_disk(staging_dir):
+        _SYNCS[layer_format](staging_dir)
 
 
 def _ahead(chunks: Iterator[bytes], descriptor: Descriptor) -> AbstractContextManager[Iterator[bytes]]:

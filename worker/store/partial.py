@@ -6,7 +6,7 @@ the same blob replays that file through the pipeline, which verifies it like any
 
 A partial is a cache and no more: written to the page cache without any sync, so that after power loss it may be torn;
 given up when the disk is full; used by whoever gets its flock, while others stream without one; and deleted when its
-layer is committed, when it turns out to be wrong, or when nobody came for it in time.
+layer is made, when it turns out to be wrong, or when nobody came for it in time.
 """
 
 import os

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from worker.image import LayerFormat
-from worker.layers.build import build_layer
+from worker.layers.build import build_layer, make_durable
 from worker.layers.limits import LayerLimits
 from worker.oci.descriptor import Descriptor
 from worker.oci.digest import Digest
@@ -162,7 +162,8 @@ class _Fetch:
                     is_squashed=self.node.is_squashed,
                     on_progress=self.tally.add_bytes,
                 )
-                layers.commit(staging_dir, diff_id, layer_format=self.layer_format)
+            make_durable(staging_dir, layer_format=self.layer_format)
+            layers.commit(staging_dir, diff_id, layer_format=self.layer_format)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from worker.errors import (
     RecordCorrupt,
 )
 from worker.image import LayerFormat
-from worker.layers.build import build_layer
+from worker.layers.build import build_layer, make_durable
 from worker.linux import durable
 from worker.linux.flock import try_lock
 from worker.oci.digest import Digest
@@ -256,6 +256,7 @@ def _replace(
                 is_squashed=node.is_squashed,
                 on_progress=on_progress,
             )
+        make_durable(staging_dir, layer_format=layer_format)
         with node.exclusive() as lease:
             users = tuple(users_of(node, diff_id))
             if users and layer_format is not LayerFormat.EROFS:

@@ -3,7 +3,7 @@
 
 Whether a retry helps decides what becomes of the kept part::
 
-    the layer is committed                     deleted
+    the layer is made and verified             deleted, before a sync could take its pages to the disk
     the source went away, the worker died      stays for the next attempt
     anything else, and some came from disk     deleted; `Spoilt`, since the part may be torn or corrupt
     the store is full                          deleted; `Spoilt`, since without it there may be room
