@@ -48,8 +48,12 @@ class Renewer:
 
     def _run(self) -> None:
         while True:
-            for scripts, leases in self._wait():
-                self._renew(scripts, leases)
+            self._renew_due()
+
+    def _renew_due(self) -> None:
+        """Sleep until a lock is due, and renew. A loop around this body would keep its last leases while it sleeps."""
+        for scripts, leases in self._wait():
+            self._renew(scripts, leases)
 
     def _wait(self) -> list[tuple[LockScripts, list[Lease]]]:
         """Sleep until a lock is due; return the due locks with the leases held on them."""

@@ -63,11 +63,15 @@ def test_there_is_one_renewer_thread_however_many_locks(redis_client: redis.Redi
     assert all(lease.release() for lease in leases)
 
 
-def test_a_lease_that_its_owner_dropped_is_left_to_lapse(brief_lock: ReadWriteLock) -> None:
-    """A lease lost between the grant and the caller's hands, by a signal's exception, does not block for ever."""
-    brief_lock.acquire(LockMode.SHARED)
+@pytest.mark.parametrize("held_seconds", [0.0, 1.5])
+def test_a_lease_that_its_owner_dropped_is_left_to_lapse(brief_lock: ReadWriteLock, held_seconds: float) -> None:
+    """Lost to a signal's exception, before it was ever renewed or after, it does not block for ever."""
+    dropped = brief_lock.acquire(LockMode.SHARED)
+    _let_pass(held_seconds)
 
-    with brief_lock.exclusive(timeout_seconds=60) as lease:
+    del dropped
+
+    with brief_lock.exclusive(timeout_seconds=20) as lease:
         lease.check()
 
 
