@@ -18,7 +18,7 @@ from worker.lock.scripts import LockScripts
 
 _log = logging.getLogger(__name__)
 
-# Parts of a lease between renewals, and between attempts while Redis cannot be reached.
+# Parts of a lease between renewals, and between attempts while they fail.
 _INTERVAL = 1 / 3
 _RETRY_INTERVAL = 1 / 15
 _NEVER = float("inf")
@@ -40,7 +40,7 @@ class Renewer:
         with self._changed:
             self._leases.add(lease)
             self._due_at.setdefault(lease.scripts, due_at)
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="lock-renewer", daemon=True)
                 self._thread.start()
             elif due_at < self._wakes_at:
@@ -53,7 +53,11 @@ class Renewer:
     def _renew_due(self) -> None:
         """Sleep until a lock is due, and renew. A loop around this body would keep its last leases while it sleeps."""
         for scripts, leases in self._wait():
-            self._renew(scripts, leases)
+            try:
+                self._renew(scripts, leases)
+            except Exception:  # noqa: BLE001 - the thread serves all locks of the process, and must not end for one
+                _log.exception("renewing %d leases failed", len(leases))
+                self._retry_soon(scripts)
 
     def _wait(self) -> list[tuple[LockScripts, list[Lease]]]:
         """Sleep until a lock is due; return the due locks with the leases held on them."""
@@ -80,14 +84,17 @@ class Renewer:
             seconds_left = scripts.renew([(lease.mode, lease.owner) for lease in leases])
         except StateUnavailable as error:
             _log.warning("renewing %d leases failed: %s", len(leases), error)
-            with self._changed:
-                self._due_at[scripts] = elapsed() + scripts.lease_seconds * _RETRY_INTERVAL
+            self._retry_soon(scripts)
             return
         for lease, seconds in zip(leases, seconds_left, strict=True):
             if seconds > 0:
                 lease.renewed(sent_at=sent_at, seconds=seconds)
             elif not lease.is_over:
                 lease.lose("it lapsed, or Redis lost it")
+
+    def _retry_soon(self, scripts: LockScripts) -> None:
+        with self._changed:
+            self._due_at[scripts] = elapsed() + scripts.lease_seconds * _RETRY_INTERVAL
 
 
 _renewer = Renewer()

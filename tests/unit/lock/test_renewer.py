@@ -2,7 +2,8 @@
 """Leases are kept alive in the background, and only those that somebody still has."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -16,6 +17,26 @@ from worker.lock import LockMode, ReadWriteLock
 from worker.lock.lease import elapsed
 
 pytestmark = pytest.mark.redis
+
+
+class FailingClient(redis.Redis):
+    """A client whose next command raises `failure`, once."""
+
+    failure: BaseException | None = None
+
+    def execute_command(self, *arguments: Any, **options: Any) -> Any:
+        """Raise, or do as asked."""
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
+        return super().execute_command(*arguments, **options)
+
+
+@pytest.fixture
+def failing_client(redis_client: redis.Redis, redis_url: str) -> Iterator[FailingClient]:
+    """A second client of the emptied server."""
+    with FailingClient.from_url(redis_url) as client:
+        yield client
 
 
 def _check_for(check: Callable[[], None], *, seconds: float) -> None:
@@ -96,3 +117,31 @@ def test_a_renewal_survives_a_short_outage(own_redis_server: RedisServer) -> Non
             _let_pass(2.5)
 
             lease.check()
+
+
+def test_an_unforeseen_failure_is_logged_and_the_renewal_tried_again(
+    failing_client: FailingClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither this lease is lost for it nor those that come later."""
+    with ReadWriteLock(failing_client, NAME, lease_seconds=2.0, token_floor=lambda: 0).shared() as lease:
+        failing_client.failure = ZeroDivisionError("unforeseen")
+
+        _let_pass(3.0)
+
+        lease.check()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "ZeroDivisionError: unforeseen" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_lease_starts_the_renewer_again_if_it_has_ended(failing_client: FailingClient) -> None:
+    """Whatever ended it, leases of this process are renewed again."""
+    lock = ReadWriteLock(failing_client, NAME, lease_seconds=2.0, token_floor=lambda: 0)
+    with lock.shared():
+        failing_client.failure = SystemExit()
+        wait_until(lambda: "lock-renewer" not in [thread.name for thread in threading.enumerate()], "the end")
+
+    with lock.shared() as lease:
+        _let_pass(3.0)
+
+        lease.check()
