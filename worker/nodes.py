@@ -3,7 +3,9 @@
 
 A node shows itself by heartbeats and stays listed, as gone, until somebody forgets it. Its *recovered* mark lives only
 in Redis and is set only when `recover` has rebuilt the node's containers there: while it is missing, because the worker
-has just started or because Redis lost its data, the view of that node cannot be trusted and prune keeps off its store.
+has just started or because Redis lost its data, the view of that node cannot be trusted, and its worker sees to it that
+`recover` runs. Prune asks the disk and not for this mark: whatever Redis shows, each image in use has its ref there. A
+worker recovers before it takes tasks, and a later `recover` keeps the node's own prunes waiting by `node.lock`.
 
 Every method raises `StateUnavailable` when Redis cannot be reached or refuses. `worker/lua/node_heartbeat.lua` lists
 the keys.
@@ -62,7 +64,7 @@ class NodeStatus:
     Attributes:
         seen_ms: Its last heartbeat.
         is_live: Whether that is younger than the time to live it came with.
-        is_recovered: Whether its containers are all shown, so that its store may be pruned.
+        is_recovered: Whether its containers are all shown, as far as Redis remembers.
     """
 
     view: NodeView
@@ -136,12 +138,6 @@ class Nodes:
             `recover` showed may be gone and it must run again; or a later recovery began, which decides.
         """
         return bool(self._mark_recovered(keys=[self._prefix], args=[node, token]))
-
-    @redis_errors()
-    def is_recovered(self, node: str) -> bool:
-        """Tell whether the node bears the mark."""
-        recovery = self._client.hget(self._recovery_key, node)
-        return recovery is not None and _is_mark(recovery)
 
     @redis_errors()
     def is_known(self, node: str) -> bool:

@@ -53,9 +53,10 @@ def prune(node: Node, request: PruneRequest) -> StorePruned | Elsewhere:
     All such images; or only those unused for `unused_seconds`; or, the longest unused first, only until so much of the
     store's filesystem is free (`free_bytes`, `free_percent`), and none if it is.
 
-    What dead workers left goes as well, and keeps nothing. Effect: on return the files are deleted and their space is
-    free. Killed anywhere, the next prune goes on.
-    Locking: waits until `recover` has finished on this node; takes the exclusive lock for the renames.
+    What dead workers left goes as well, and keeps nothing.
+
+    Effect: on return the files are deleted and their space is free. Killed anywhere, the next prune goes on.
+    Locking: waits until a `recover` under way on this node has finished; takes the exclusive lock for the renames.
     """
     if request.node not in (None, node.name):
         return Elsewhere(node=str(request.node))

@@ -165,7 +165,7 @@ def test_a_moved_tag_leaves_the_old_image_to_those_who_use_it(node: Provisioner,
 
 
 def test_a_prune_waits_for_the_nodes_recovery(node: Provisioner, image: str) -> None:
-    """Until the disk was read nobody knows what is in use: the ancestor's timer could fire in between."""
+    """What recover is at stays as it is until it is done; the ancestor's timer could fire in between."""
     node.pull({"image": image})
     answers: list[object] = []
     thread = threading.Thread(target=lambda: answers.append(node.prune({})))
