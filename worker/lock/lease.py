@@ -43,6 +43,7 @@ class Lease:
         self.token = answer.token
         self.scripts = scripts
         self._pid = os.getpid()
+        self._granted_at = elapsed()
         self._loss: str | None = None
         self.renewed(sent_at=sent_at, seconds=answer.seconds)
 
@@ -64,6 +65,11 @@ class Lease:
     def remaining_seconds(self) -> float:
         """For how long the lease is proven without another renewal; negative if it is not."""
         return self._deadline - elapsed()
+
+    @property
+    def age_seconds(self) -> float:
+        """Seconds since the grant arrived, whether or not the lease is over by now."""
+        return elapsed() - self._granted_at
 
     @property
     def is_over(self) -> bool:

@@ -76,10 +76,15 @@ FAMILIES: Mapping[Metric, Family] = {
         known=tuple(product((mode.value for mode in LockMode), (GRANTED, FAILED))),
     ),
     Metric.LOCK_HOLD_SECONDS: Family(
-        help="How long the cluster lock was held.", labels=("mode",), buckets=_QUICK, known=_MODES
+        help="How long the cluster lock was held, from its grant to its release.",
+        labels=("mode",),
+        buckets=_QUICK,
+        known=_MODES,
     ),
     Metric.PRUNE_EXCLUSIVE_SECONDS: Family(
-        help="How long a prune kept all others waiting.", buckets=_QUICK, known=((),)
+        help="How long a prune kept all others waiting, from the grant of the lock to its release.",
+        buckets=_QUICK,
+        known=((),),
     ),
     Metric.PRUNED_IMAGES: Family(help="Images removed by prunes.", known=((),)),
     Metric.PRUNED_LAYERS: Family(help="Layers removed by prunes.", known=((),)),

@@ -111,13 +111,14 @@ class Node:
         """Hold the cluster lock and the fence below it, together with provisions and destroys anywhere."""
         seconds = self.settings.lock_timeout_seconds
         with (
-            observed_lock(self.observe, LockMode.SHARED) as note_grant,
+            observed_lock(self.observe, LockMode.SHARED) as (note_grant, note_entry),
             self.lock.shared(timeout_seconds=seconds) as lease,
-            self.store.fence.shared(token=lease.token, timeout_seconds=seconds),
         ):
-            lease.check()
             note_grant()
-            yield lease
+            with self.store.fence.shared(token=lease.token, timeout_seconds=seconds):
+                lease.check()
+                note_entry()
+                yield lease
 
     @contextmanager
     def exclusive(self) -> Iterator[Lease]:
@@ -128,13 +129,15 @@ class Node:
         """
         seconds = self.settings.lock_timeout_seconds
         with (
-            observed_lock(self.observe, LockMode.EXCLUSIVE) as note_grant,
+            observed_lock(self.observe, LockMode.EXCLUSIVE) as (note_grant, note_entry),
             self.lock.exclusive(timeout_seconds=seconds) as lease,
-            self.store.fence.exclusive(token=lease.token, timeout_seconds=min(seconds, _FENCE_PATIENCE_SECONDS)),
         ):
-            lease.check()
             note_grant()
-            yield lease
+            patience_seconds = min(seconds, _FENCE_PATIENCE_SECONDS)
+            with self.store.fence.exclusive(token=lease.token, timeout_seconds=patience_seconds):
+                lease.check()
+                note_entry()
+                yield lease
 
     def backend(self, name: str | None) -> Backend:
         """Return the backend a request or a record names.

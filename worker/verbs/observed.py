@@ -52,23 +52,33 @@ def _observe_error(observe: Observe, verb: Verb, error: BaseException) -> Outcom
 
 
 @contextmanager
-def observed_lock(observe: Observe, mode: LockMode) -> Iterator[Callable[[], None]]:
-    """Tell how long the body waited for a lock, until it calls what it is given, and held it from there."""
+def observed_lock(observe: Observe, mode: LockMode) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
+    """Tell how long the body waited to be let in, and for how long it held the lock.
+
+    It is given what to call at the grant, from which on others wait, and what to call once the fence let it in too: a
+    wait for the fence counts for both.
+    """
     asked = time.monotonic()
     granted: float | None = None
+    is_in = False
 
     def note_grant() -> None:
         nonlocal granted
         granted = time.monotonic()
-        observe(Observation(Metric.LOCK_WAIT_SECONDS, granted - asked, (mode, GRANTED)))
+
+    def note_entry() -> None:
+        nonlocal is_in
+        is_in = True
+        observe(Observation(Metric.LOCK_WAIT_SECONDS, time.monotonic() - asked, (mode, GRANTED)))
 
     try:
-        yield note_grant
+        yield note_grant, note_entry
     finally:
-        if granted is None:
-            observe(Observation(Metric.LOCK_WAIT_SECONDS, time.monotonic() - asked, (mode, FAILED)))
-        else:
-            observe(Observation(Metric.LOCK_HOLD_SECONDS, time.monotonic() - granted, (mode,)))
+        ended = time.monotonic()
+        if not is_in:
+            observe(Observation(Metric.LOCK_WAIT_SECONDS, ended - asked, (mode, FAILED)))
+        if granted is not None:
+            observe(Observation(Metric.LOCK_HOLD_SECONDS, ended - granted, (mode,)))
 
 
 @contextmanager

@@ -36,7 +36,8 @@ class StorePruned:
         images: Digests of the images removed.
         layers: DiffIDs of the layers removed.
         bytes_freed: On disk.
-        exclusive_ms: How long others were kept waiting; 0 in a dry run.
+        exclusive_ms: How long others were kept waiting, from the grant of the exclusive lock to its release, a wait for
+            the fence included; 0 in a dry run.
     """
 
     store: str
@@ -73,11 +74,10 @@ def prune(node: Node, request: PruneRequest) -> StorePruned | Elsewhere:
         if request.dry_run:
             return _report(node, plan, layer_bytes(node.store, plan), 0.0)
         with node.exclusive() as lease:
-            started = time.monotonic()
             plan = recheck(node.store, found, plan)
             lease.check()
             execute(node.store, plan)
-            exclusive_ms = (time.monotonic() - started) * 1000
+        exclusive_ms = lease.age_seconds * 1000
         make_durable(node.store)
         forget_references(node.store, plan)
         freed = empty_trash(node.store.paths.trash_dir)

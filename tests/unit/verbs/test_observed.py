@@ -82,8 +82,9 @@ def test_the_wait_for_a_lock_is_told_from_its_hold() -> None:
     """Also when what is done under it fails."""
     seen: list[Observation] = []
 
-    with pytest.raises(ZeroDivisionError), observed_lock(seen.append, LockMode.SHARED) as note_grant:
+    with pytest.raises(ZeroDivisionError), observed_lock(seen.append, LockMode.SHARED) as (note_grant, note_entry):
         note_grant()
+        note_entry()
         raise ZeroDivisionError
 
     assert labels_of(seen, Metric.LOCK_WAIT_SECONDS) == [("shared", "granted")]
@@ -99,6 +100,18 @@ def test_a_wait_in_vain_is_no_hold() -> None:
 
     assert labels_of(seen, Metric.LOCK_WAIT_SECONDS) == [("exclusive", "failed")]
     assert labels_of(seen, Metric.LOCK_HOLD_SECONDS) == []
+
+
+def test_a_wait_in_vain_after_the_grant_is_a_hold_too() -> None:
+    """Others waited for it meanwhile."""
+    seen: list[Observation] = []
+
+    with pytest.raises(LockTimeout), observed_lock(seen.append, LockMode.EXCLUSIVE) as (note_grant, _):
+        note_grant()
+        raise LockTimeout(lock="fence", mode="exclusive", seconds=1.0)
+
+    assert labels_of(seen, Metric.LOCK_WAIT_SECONDS) == [("exclusive", "failed")]
+    assert labels_of(seen, Metric.LOCK_HOLD_SECONDS) == [("exclusive",)]
 
 
 @pytest.mark.parametrize(("fetched", "fails", "timed"), [(7, False, 1), (0, False, 0), (0, True, 1), (3, True, 1)])

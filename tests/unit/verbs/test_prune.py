@@ -3,20 +3,49 @@
 
 import os
 import threading
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import redis
 
 from tests.support.mounts import mounts_below, unmount
 from tests.support.provisioners import SMALL_TREE, files, small_layout, tree_text
-from worker.errors import InvalidArgument
-from worker.linux.flock import locked
+from worker.errors import InvalidArgument, LockTimeout
+from worker.linux.flock import locked, try_lock
+from worker.lock import Lease, LockMode, ReadWriteLock
+from worker.observer import Metric, Observation
 from worker.oci.digest import Digest
 from worker.provisioner import Elsewhere, Provisioner
 from worker.runtime import make_provisioner
 from worker.store.images import RefOwner
 
 pytestmark = [pytest.mark.root, pytest.mark.redis]
+
+
+class WatchedLock(ReadWriteLock):
+    """Shows each lease before its holder has it."""
+
+    on_grant: Callable[[Lease], None]
+
+    def acquire(self, mode: LockMode, *, timeout_seconds: float | None = None) -> Lease:
+        """Acquire and show."""
+        lease = super().acquire(mode, timeout_seconds=timeout_seconds)
+        self.on_grant(lease)
+        return lease
+
+
+def _watched(node: Provisioner, client: redis.Redis, on_grant: Callable[[Lease], None]) -> Provisioner:
+    """Return the same node, its leases shown."""
+    lock = WatchedLock(
+        client,
+        node.node.lock.name,
+        lease_seconds=node.node.settings.lease_seconds,
+        token_floor=node.node.store.fence.highest_token,
+    )
+    lock.on_grant = on_grant
+    return Provisioner(replace(node.node, lock=lock))
 
 
 def test_what_a_container_needs_stays(node: Provisioner, image: str, tmp_path: Path) -> None:
@@ -179,6 +208,32 @@ def test_a_prune_waits_for_the_nodes_recovery(node: Provisioner, image: str) -> 
 
     assert (waited, len(are_there), len(answers)) == (True, 1, 1)
     assert list(node.node.store.images.digests()) == []
+
+
+def test_others_are_kept_waiting_from_the_grant_of_the_lock(
+    node: Provisioner, image: str, redis_client: redis.Redis
+) -> None:
+    """Also while somebody whose lease lapsed still has the fence."""
+    node.pull({"image": image})
+    stale = try_lock(node.node.store.paths.lock_path, exclusive=False)
+    assert stale is not None
+    watched = _watched(node, redis_client, lambda _: threading.Timer(0.05, stale.release).start())
+
+    pruned = watched.prune({})
+
+    assert pruned["exclusive_ms"] >= 50  # type: ignore[index]
+
+
+def test_a_prune_that_waits_for_the_fence_in_vain_held_the_lock(node: Provisioner) -> None:
+    """It is seen as what kept others waiting."""
+    seen: list[Observation] = []
+    watched = Provisioner(replace(node.node, observe=seen.append))
+
+    with locked(node.node.store.paths.lock_path, exclusive=False), pytest.raises(LockTimeout):
+        watched.prune({})
+
+    assert [each.labels for each in seen if each.metric is Metric.LOCK_WAIT_SECONDS] == [("exclusive", "failed")]
+    assert [each.labels for each in seen if each.metric is Metric.LOCK_HOLD_SECONDS] == [("exclusive",)]
 
 
 def test_a_store_under_another_name_is_the_same_store(
