@@ -37,6 +37,11 @@ REPOSITORY_DIR = Path(__file__).parents[2]
 LEASE_SECONDS = 1.0
 PATIENCE_SECONDS = 40.0
 _WRITERS_SHARE = 0.25
+_FLUSHED = "redis flushed"
+_RESTARTED = "redis restarted"
+_SET_BACK = "redis restarted from an old copy"
+LOSSES = (_FLUSHED, _RESTARTED, _SET_BACK)
+_DRAWS_PER_LOSS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +235,7 @@ def read_log(path: Path, *, died_at: float, history: History) -> None:
 
 
 class Storm:
-    """Runs the processes and lets one thing after another go wrong."""
+    """Runs the processes and lets one thing after another go wrong: at random, and each of `LOSSES` once for sure."""
 
     def __init__(self, server: RedisServer, proxies: Sequence[Proxy], directory: Path, *, seed: int) -> None:
         self.history = History()
@@ -246,11 +251,13 @@ class Storm:
             "process paused": (20, self._pause),
             "replies dropped": (8, self._drop_replies),
             "connections cut": (6, self._cut),
-            "redis flushed": (1, self._flush),
-            "redis restarted": (1, self._restart),
-            "redis restarted from an old copy": (1, self._restart_from_copy),
+            _FLUSHED: (1, self._flush),
+            _RESTARTED: (1, self._restart),
+            _SET_BACK: (1, self._restart_from_copy),
             "redis paused": (1, self._pause_redis),
         }
+        # A restart leaves the copy that a later one goes back to.
+        self._sure = [_SET_BACK, *self._random.sample([_FLUSHED, _RESTARTED], 2)]
 
     def run(self, seconds: float) -> History:
         """Let it rage, then kill everybody and return what they had written down."""
@@ -271,10 +278,16 @@ class Storm:
         return self.history
 
     def _do_harm(self) -> None:
-        weights = [weight for weight, _ in self._faults.values()]
-        (fault,) = self._random.choices(list(self._faults), weights)
+        fault = self._next_fault()
         self.history.faults[fault] += 1
         self._faults[fault][1]()
+
+    def _next_fault(self) -> str:
+        if self._sure and self.history.faults.total() % _DRAWS_PER_LOSS == _DRAWS_PER_LOSS - 1:
+            return self._sure.pop()
+        weights = [weight for weight, _ in self._faults.values()]
+        (fault,) = self._random.choices(list(self._faults), weights)
+        return _RESTARTED if fault == _SET_BACK and not self._copy_dir.exists() else fault
 
     def _do_due(self) -> None:
         now = elapsed()
@@ -336,9 +349,8 @@ class Storm:
     def _restart_from_copy(self) -> None:
         with self._losing():
             self._server.kill()
-            if self._copy_dir.exists():
-                shutil.rmtree(self._data_dir)
-                shutil.copytree(self._copy_dir, self._data_dir)
+            shutil.rmtree(self._data_dir)
+            shutil.copytree(self._copy_dir, self._data_dir)
             self._server.start()
 
     @property

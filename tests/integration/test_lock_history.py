@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.lock_history import History, Use, check, run_history
+from tests.integration.lock_history import LOSSES, History, Use, check, run_history
 from tests.support.redis_server import Kind
 
 
@@ -21,6 +21,7 @@ def test_nobody_meets_at_the_resource_whatever_happens_to_processes_and_redis(tm
     assert check(history) == [], history.ledger()
     assert len(history.entries) > 100
     assert {use.mode for use in history.entries} == {"shared", "exclusive"}
+    assert all(history.faults[loss] for loss in LOSSES), history.ledger()
 
 
 def test_the_checker_lets_readers_meet_each_other() -> None:
