@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.chaos.verbs import run
+from tests.integration.chaos.verbs import REDIS_FAULTS, run
 
 pytestmark = [pytest.mark.root, pytest.mark.redis]
 
@@ -28,3 +28,4 @@ def test_no_rootfs_that_was_answered_ever_lacks_anything(tmp_path: Path) -> None
     assert ledger.checked > 20
     assert ledger.faults["workers killed"] > 0
     assert ledger.faults["workers paused"] > 0
+    assert all(ledger.faults[fault] for fault in REDIS_FAULTS)

@@ -2,9 +2,9 @@
 """The verbs under fire: `python -m tests.integration.chaos.verbs --seconds 600`.
 
 Three nodes, two of which share a store, with two workers each, on one Redis. Workers are killed and stopped beyond
-their leases, Redis is emptied, killed and paused. All the while every rootfs that was answered and not destroyed must
-be complete, with its layers and its ref in the store. In the end the nodes recover, and the stores hold exactly what is
-referenced.
+their leases, Redis is emptied, killed and paused, each at least once. All the while every rootfs that was
+answered and not destroyed must be complete, with its layers and its ref in the store. In the end the nodes recover, and
+the stores hold exactly what is referenced.
 """
 
 import argparse
@@ -37,6 +37,8 @@ _VISIBILITY_SECONDS = 0.8
 _WORKERS_PER_NODE = 2
 _CHECK_SECONDS = 1.0
 _DEADLY = 0.3
+_DRAWS_PER_REDIS_FAULT = 5
+REDIS_FAULTS = ("Redis emptied", "Redis killed and restarted", "Redis paused")
 _STORES = {"n1": "shared", "n2": "shared", "n3": "own"}
 _FORMATS = {"n1": None, "n2": "directory", "n3": None}
 
@@ -62,6 +64,8 @@ class Storm:
             self._restart_redis: 0.7,
             self._pause_redis: 0.7,
         }
+        self._sure = self._chance.sample([self._flush, self._restart_redis, self._pause_redis], 3)
+        self._draws = 0
 
     def _settings_of(self, node: str) -> Settings:
         return Settings(
@@ -99,8 +103,7 @@ class Storm:
                 self._check()
                 check_at = now + _CHECK_SECONDS
             if now >= fault_at:
-                (fault,) = self._chance.choices(list(self._faults), list(self._faults.values()))
-                fault()
+                self._next_fault()()
                 fault_at = now + self._chance.uniform(0.1, 0.7)
             if now >= report_at:
                 report(self.ledger)
@@ -146,6 +149,13 @@ class Storm:
             self.ledger.checked += 1
 
     # Faults.
+
+    def _next_fault(self) -> Callable[[], None]:
+        self._draws += 1
+        if self._sure and self._draws % _DRAWS_PER_REDIS_FAULT == 0:
+            return self._sure.pop()
+        (fault,) = self._chance.choices(list(self._faults), list(self._faults.values()))
+        return fault
 
     def _start(self, node: str) -> None:
         self._workers.append(start(self._settings[node], self._directory / "workers.log", others=self._workers))
