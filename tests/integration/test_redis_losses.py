@@ -6,7 +6,7 @@ Each node is a provisioner of its own over a real Redis; nodes that live show th
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from worker.epoch import Epoch
 from worker.errors import StateLost, ViewIncomplete
 from worker.nodes import Nodes, NodeView
 from worker.provisioner import Elsewhere, Provisioner
+from worker.verbs.home import Home
+from worker.verbs.remount import show
 
 pytestmark = [pytest.mark.root, pytest.mark.redis]
 
@@ -299,6 +301,28 @@ def test_a_provision_that_redis_forgot_is_tried_again(
 
         assert tree_text(first.provision("c1", image)["rootfs"]) == SMALL_TREE
         assert first.destroy("c1") is True
+
+
+def test_a_destroy_whose_container_redis_forgets_once_more_is_tried_again(
+    members: tuple[Member, Member], image: str, own_redis_server: RedisServer
+) -> None:
+    """Shown and lost before it could be marked, and shown again as by a recover: it is not taken for a later one."""
+    first, _ = members
+    first.provision("c1", image)
+    empty(own_redis_server)
+
+    containers = first.node.containers
+    with ExitStack() as later:
+        second_call = _before(containers, "begin_destroy", lambda: empty(own_redis_server))
+        with (
+            _before(containers, "begin_destroy", lambda: later.enter_context(second_call)),
+            _before(containers, "get", lambda: show(first.node, C1, Home(first.node.work, C1).read())),
+            pytest.raises(StateLost),
+        ):
+            first.destroy("c1")
+
+    assert first.destroy("c1") is True
+    assert files(first.node.work.containers_dir) == []
 
 
 @contextmanager

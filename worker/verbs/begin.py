@@ -102,16 +102,20 @@ def begin_destroy(node: Node, container_id: ContainerId, *, generation: str = ""
         generation: Of the container, if it was marked before and no other is to be; "" for any.
 
     Raises:
+        StateLost: Redis lost what it was shown, before all of it was marked.
         ViewIncomplete: Another node may have it.
     """
     outcome = node.containers.begin_destroy(container_id, node=node.name, generation=generation)
-    if outcome.kind is DestroyKind.UNKNOWN:
-        _show_disk(node, container_id, home=container_id)
-    elif outcome.kind is DestroyKind.ABSENT and not generation and _is_on_disk(node, container_id):
-        _show_all(node, container_id)
-    else:
+    is_hidden = outcome.kind is DestroyKind.ABSENT and not generation and _is_on_disk(node, container_id)
+    if outcome.kind is not DestroyKind.UNKNOWN and not is_hidden:
         return outcome
-    return node.containers.begin_destroy(container_id, node=node.name, generation=generation, is_shown=True)
+    epoch = node.epoch.join().mark
+    _show_disk(node, container_id, home=container_id)
+    outcome = node.containers.begin_destroy(container_id, node=node.name, generation=generation, is_shown=True)
+    if outcome.epoch not in ("", epoch):
+        # Whoever took it for marked would find it shown by a recover, and leave it as another one's.
+        raise StateLost(container_id=str(container_id), reason="Redis lost what it was shown")
+    return outcome
 
 
 def _show_disk(node: Node, container_id: ContainerId, *, home: ContainerId) -> None:
