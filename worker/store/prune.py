@@ -10,7 +10,7 @@ import math
 import os
 import uuid
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -174,18 +174,23 @@ def spare(plan: PrunePlan, *, images: Collection[Digest], needed: Collection[Col
     )
 
 
-def execute(store: Store, plan: PrunePlan) -> None:
+def execute(store: Store, plan: PrunePlan, *, check: Callable[[], None]) -> None:
     """Move the plan's images and layers out of sight.
 
-    Effect: renames only; safe to be killed anywhere, the next prune goes on.
+    Args:
+        check: Called before each rename; what it raises leaves the rest where it is.
+
+    Effect: renames only; safe to be killed or stopped anywhere, the next prune goes on.
     Locking: the caller holds the cluster lock and the fence exclusively, since before the recheck.
     """
     # Strings, because `pathlib` would take as long again as the kernel.
     images_dir, layers_dir = str(store.paths.images_dir), str(store.paths.layers_dir)
     trash_dir, token = str(store.paths.trash_dir), uuid.uuid4().hex
     for digest in plan.images:
+        check()
         _move(f"{images_dir}/{digest}", f"{trash_dir}/image-{digest.hex}.{token}")
     for layer_format, diff_id in plan.layers:
+        check()
         _move(f"{layers_dir}/{layer_format}/{diff_id}", f"{trash_dir}/{layer_format}-{diff_id.hex}.{token}")
 
 

@@ -56,7 +56,8 @@ def prune(node: Node, request: PruneRequest) -> StorePruned | Elsewhere:
 
     What dead workers left goes as well, and keeps nothing.
 
-    Effect: on return the files are deleted and their space is free. Killed anywhere, the next prune goes on.
+    Effect: on return the files are deleted and their space is free. Killed anywhere, or its lease lost between two
+        renames, the next prune goes on.
     Locking: waits until a `recover` under way on this node has finished; takes the exclusive lock for the renames.
     """
     if request.node not in (None, node.name):
@@ -75,8 +76,7 @@ def prune(node: Node, request: PruneRequest) -> StorePruned | Elsewhere:
             return _report(node, plan, layer_bytes(node.store, plan), 0.0)
         with node.exclusive() as lease:
             plan = recheck(node.store, found, plan)
-            lease.check()
-            execute(node.store, plan)
+            execute(node.store, plan, check=lease.check)
         exclusive_ms = lease.age_seconds * 1000
         make_durable(node.store)
         forget_references(node.store, plan)

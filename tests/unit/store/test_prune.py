@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The prune plan is a pure function: nothing in use or excluded ever goes."""
 
+import itertools
 import os
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.images import build_image, layer
 from tests.support.tar import File
+from worker.errors import LeaseLost
 from worker.image import LayerFormat
 from worker.oci.digest import Digest
 from worker.store.images import RefOwner
@@ -152,6 +155,10 @@ def _left(store: Store) -> set[Digest]:
     return {diff_id for _, diff_id in store.layers.committed()}
 
 
+def _pass() -> None:
+    """Let every rename happen."""
+
+
 def test_what_came_into_use_after_the_survey_stays(tmp_path: Path) -> None:
     """An image that got a ref keeps its layers; the other goes."""
     store = Store.open(tmp_path / "store")
@@ -162,7 +169,7 @@ def test_what_came_into_use_after_the_survey_stays(tmp_path: Path) -> None:
 
     store.images.keep(used, RefOwner(node="n1", container_id="c1", name="rootfs"))
     left = recheck(store, found, plan)
-    execute(store, left)
+    execute(store, left, check=_pass)
 
     assert set(plan.images) == {used, unused}
     assert set(store.images.digests()) == {used}
@@ -180,7 +187,7 @@ def test_what_came_into_the_store_after_the_survey_keeps_its_layers(tmp_path: Pa
     plan = plan_prune(found, Policy())
 
     away.rename(store.paths.image_dir(str(new)))
-    execute(store, recheck(store, found, plan))
+    execute(store, recheck(store, found, plan), check=_pass)
 
     assert kept <= {diff_id for _, diff_id in plan.layers}
     assert set(store.images.digests()) == {new}
@@ -209,9 +216,34 @@ def test_references_go_after_their_images_and_not_without_them(tmp_path: Path) -
         store.images.remember(name, platform="linux/amd64", digest=digest, opener=None)
     found = survey(store)
     plan = plan_prune(found, Policy())
-    execute(store, plan)
+    execute(store, plan, check=_pass)
 
     _put(store, "back")
     forget_references(store, plan)
 
     assert [reference.reference for _, reference in store.images.references()] == ["back"]
+
+
+@pytest.mark.parametrize("renames", range(5))
+def test_a_prune_that_is_stopped_between_two_renames_leaves_only_surplus(tmp_path: Path, renames: int) -> None:
+    """No image that is still there lacks a layer, and the next prune goes on."""
+    store = Store.open(tmp_path / "store")
+    for name in ("one", "two"):
+        store.images.remember(name, platform="linux/amd64", digest=_put(store, name), opener=None)
+    checks = itertools.count()
+
+    def check() -> None:
+        if next(checks) == renames:
+            raise LeaseLost(lock="lock", owner="prune", reason="it was not renewed in time")
+
+    with pytest.raises(LeaseLost):
+        execute(store, plan_prune(survey(store), Policy()), check=check)
+    moved = len(list(store.paths.trash_dir.iterdir()))
+    needed = {each for digest in store.images.digests() for each in store.images.get(digest).layers}  # type: ignore[union-attr]
+    are_whole = needed <= _left(store)
+    rest = plan_prune(survey(store), Policy())
+    execute(store, rest, check=_pass)
+    forget_references(store, rest)
+
+    assert (moved, are_whole) == (renames, True)
+    assert (list(store.images.digests()), _left(store), list(store.images.references())) == ([], set(), [])

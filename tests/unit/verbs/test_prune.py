@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import redis
 
 from tests.support.mounts import mounts_below, unmount
 from tests.support.provisioners import SMALL_TREE, files, small_layout, tree_text
-from worker.errors import InvalidArgument, LockTimeout
+from worker.errors import InvalidArgument, LeaseLost, LockTimeout
 from worker.linux.flock import locked, try_lock
 from worker.lock import Lease, LockMode, ReadWriteLock
 from worker.observer import Metric, Observation
@@ -234,6 +235,32 @@ def test_a_prune_that_waits_for_the_fence_in_vain_held_the_lock(node: Provisione
 
     assert [each.labels for each in seen if each.metric is Metric.LOCK_WAIT_SECONDS] == [("exclusive", "failed")]
     assert [each.labels for each in seen if each.metric is Metric.LOCK_HOLD_SECONDS] == [("exclusive",)]
+
+
+def test_a_prune_whose_lease_is_lost_between_two_renames_stops_there(
+    node: Provisioner, image: str, redis_client: redis.Redis
+) -> None:
+    """Somebody else may be in the store by then; the next prune goes on."""
+    node.pull({"image": image})
+
+    def lapse(lease: Lease) -> None:
+        checks = count()
+
+        def check() -> None:
+            if next(checks) == 2:  # The first on entering, the second before the image goes.
+                lease.lose("it was not renewed in time")
+            Lease.check(lease)
+
+        lease.check = check  # type: ignore[method-assign]
+
+    with pytest.raises(LeaseLost, match="not renewed in time"):
+        _watched(node, redis_client, lapse).prune({})
+    left = len(list(node.node.store.images.digests())), len(list(node.node.store.layers.committed()))
+    pruned = node.prune({})
+
+    assert left == (0, 2)
+    assert len(pruned["layers"]) == 2  # type: ignore[index]
+    assert files(node.node.store.paths.trash_dir) == files(node.node.store.paths.references_dir) == []
 
 
 def test_a_store_under_another_name_is_the_same_store(
