@@ -7,8 +7,9 @@ any time, so a pause needs no step of its own; what it brings about does: the en
 
 `explore` visits every state that can be reached and returns the shortest way to one in which a container's layer is
 gone, or None. Leases, tokens and the fence are as in `worker.lock` and `worker.store.fence`; fairness is left out, so
-whoever can be granted the lock may be. Tokens are compared only, so they are replaced by their ranks and the states are
-finitely many.
+whoever can be granted the lock may be. So are an old copy of Redis, which loses all or nothing here, and prune's survey
+before the lock: it looks and plans in one step under it. Tokens are compared only, so they are replaced by their ranks
+and the states are finitely many.
 """
 
 from collections.abc import Iterator

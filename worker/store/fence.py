@@ -2,7 +2,7 @@
 """The fence under the cluster lock: the kernel's flock and the highest tokens seen.
 
 A lease in Redis can lapse while its holder is paused, and Redis can lose it. What must never overlap therefore also
-holds this flock, which the kernel releases when the holder dies and never before::
+holds this flock, which the kernel releases when the holder dies and, on a local filesystem, never before::
 
     reader R                      Redis                     writer W
     granted token 7
@@ -12,7 +12,10 @@ holds this flock, which the kernel releases when the holder dies and never befor
     resumes, mounts, unlocks
                                                             gets flock, sees R's mount, prunes
 
-Tokens refuse what comes late instead: a reader older than a writer that was here, a writer older than anybody.
+Tokens refuse what comes late instead: a reader older than a writer that was here, a writer older than anybody. They
+are compared when a section is entered; inside it the flock is what holds. A filesystem that can take a flock away from
+a living holder, as NFSv4 does when the client's lease at its server has expired, is guarded by no more than
+`Lease.check` before the renames of a prune or a repair.
 """
 
 import os
