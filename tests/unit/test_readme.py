@@ -4,6 +4,7 @@
 import re
 from pathlib import Path
 
+import click
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
@@ -94,6 +95,27 @@ def test_the_command_table_names_only_options_that_exist() -> None:
         existing = {option for parameter in commands.commands[name].params for option in parameter.opts}
         existing |= {option for parameter in commands.commands[name].params for option in parameter.secondary_opts}
         assert set(re.findall(r"--[a-z-]+", rest)) <= existing
+
+
+def test_the_command_table_names_every_option_of_a_commands_own() -> None:
+    """By one of its names; --json and --timeout are many commands' and stand above the table."""
+    text = README.read_text(encoding="utf-8")
+
+    for name, rest in re.findall(r"^\| `provisioner ([a-z-]+)([^`]*)`", text, re.MULTILINE):
+        options = [parameter for parameter in commands.commands[name].params if isinstance(parameter, click.Option)]
+        own = [set(option.opts) for option in options if not {"--json", "--timeout"} & set(option.opts)]
+        named = set(re.findall(r"(?<!\w)--?[a-zA-Z-]+", rest))
+        assert [names for names in own if not names & named] == [], name
+
+
+def test_every_benchmark_has_a_row() -> None:
+    """In the table of their own README."""
+    directory = README.with_name("tests") / "benchmarks"
+    text = (directory / "README.md").read_text(encoding="utf-8")
+
+    listed = set(re.findall(r"^\| `([a-z]+)` \|", text.partition("## Images")[0], re.MULTILINE))
+
+    assert listed == {path.stem for path in directory.glob("[!_]*.py")}
 
 
 if __name__ == "__main__":
