@@ -11,6 +11,7 @@ from celery import Celery
 from celery.exceptions import SecurityWarning
 from kombu.entity import Exchange, Queue
 
+from worker import results
 from worker.settings import PROVISION_QUEUE, Settings, process_settings
 from worker.transport.ledger import BEATS_PER_TIMEOUT
 
@@ -57,10 +58,9 @@ def make_config(settings: Settings) -> dict[str, Any]:
         "redis_socket_connect_timeout": settings.redis_timeout_seconds,
         "redis_socket_keepalive": True,
         "redis_backend_health_check_interval": 25,
-        # While Redis is away a state or an answer waits for it, about half an hour; otherwise Celery 5.7 takes the lost
-        # connection for the end of the task, acknowledges it unrun, and drops the answer of one that is done.
+        # While Redis is away or refuses, a state or an answer waits for it, however long: Celery 5.7 takes either for
+        # the end of the task, acknowledges it unrun, and drops the answer of one that is done. See `worker.results`.
         "result_backend_always_retry": True,
-        "result_backend_max_retries": 1000,
         "result_backend_max_sleep_between_retries_ms": 2000,
         "broker_connection_retry_on_startup": True,
         # What everybody publishes to, and what only this node serves.
@@ -116,6 +116,7 @@ warnings.filterwarnings(
 def make_app(settings: Settings) -> Celery:
     """Make the app for a node."""
     app = Celery("provisioner")
+    results.select(app)
     app.conf.update(make_config(settings))
     return app
 

@@ -26,7 +26,6 @@ _OPTIONS = {
     "redis_socket_timeout",
     "result_backend",
     "result_backend_always_retry",
-    "result_backend_max_retries",
     "result_backend_max_sleep_between_retries_ms",
     "result_backend_transport_options",
     "result_expires",

@@ -53,7 +53,7 @@ class LockScripts:
         self.lease_seconds = lease_seconds
         self._lease_ms = max(1, round(lease_seconds * 1000))
         self._acquire, self._release, self._renew, self._shorten, self._view = (
-            script(client, "lock_server", "lock_common", f"lock_{transition}")
+            script(client, "allow_oom", "lock_server", "lock_common", f"lock_{transition}")
             for transition in ("acquire", "release", "renew", "shorten", "view")
         )
 

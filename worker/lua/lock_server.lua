@@ -1,7 +1,7 @@
-#!lua flags=allow-oom
 -- SPDX-License-Identifier: Apache-2.0
--- What the lock asks of the server: the time, and which run of it this is. Every lock script begins with this file;
--- tests put another one in its place. The first line lets the lock work, above all release, when memory is full.
+-- What lock and queue ask of the server: the time, and which run of it this is. Their scripts begin with this file;
+-- tests put another one in its place. Before it stands allow_oom.lua, one line that has to be the first, in the scripts
+-- that are to work when memory is full: all of the lock, above all release, and what settles a message of the queue.
 
 -- Microseconds since 1970 by the server's clock. It may step, in either direction.
 local function server_us()

@@ -7,6 +7,7 @@
 --       [3] a list to take from, and every further one, the first one first
 -- Answer  {'taken', list, message, ...}, or {'gone'}
 --
+-- Refused while memory is full, as BLMOVE is: what would be begun then could not say so.
 -- A lost reply leaves messages in the record that the consumer does not know of; it finds them there and gives them back.
 
 local consumer, count = ARGV[1], tonumber(ARGV[2])

@@ -20,10 +20,10 @@ A task may still run twice: when its worker was taken for dead and was not, or c
 
 import kombu.transport
 
-from worker.transport.channel import Transport, disconnect, leave
+from worker.transport.channel import Transport, beat, disconnect, leave
 from worker.transport.sentinel import SentinelTransport
 
-__all__ = ["SentinelTransport", "Transport", "disconnect", "leave", "select"]
+__all__ = ["SentinelTransport", "Transport", "beat", "disconnect", "leave", "select"]
 
 _TRANSPORTS = {"redis": Transport, "rediss": Transport, "sentinel": SentinelTransport}
 

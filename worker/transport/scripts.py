@@ -74,9 +74,11 @@ class QueueScripts:
         self.client = client
         self.key = key
         self._scripts = {
-            transition: script(client, "lock_server", "queue_common", f"queue_{transition}")
-            for transition in ("beat", "take", "acknowledge", "return", "delay", "bury", "leave", "letter_requeue")
+            transition: script(client, "allow_oom", "lock_server", "queue_common", f"queue_{transition}")
+            for transition in ("beat", "acknowledge", "return", "delay", "bury", "leave", "letter_requeue")
         }
+        # A full server takes no state of a task, let alone its answer, so nothing is begun there; nor does BLMOVE.
+        self._scripts["take"] = script(client, "lock_server", "queue_common", "queue_take")
 
     def record_key(self, consumer: str, source: str) -> str:
         """Name the list that holds what a consumer was delivered from `source`."""

@@ -213,15 +213,20 @@ def test_a_restart_of_the_server_ends_nobody(scripts: QueueScripts, redis_client
     assert (first.ended, second.ended) == ({}, {"a": 0})
 
 
-def test_a_full_server_still_delivers_and_settles(scripts: QueueScripts, redis_client: redis.Redis) -> None:
-    """With noeviction only the work that frees memory helps."""
+def test_a_full_server_settles_and_delivers_nothing(scripts: QueueScripts, redis_client: redis.Redis) -> None:
+    """With noeviction what ends work helps; what began could not even say so."""
     known(scripts, "a")
-    redis_client.lpush(LIST, b"1")
+    redis_client.lpush(LIST, b"1", b"2", b"3")
+    done, returned = scripts.take("a", count=2, sources=[LIST]) or ()
     redis_client.config_set("maxmemory", 1)
     try:
         with pytest.raises(redis.exceptions.OutOfMemoryError):
-            redis_client.lpush(LIST, b"2")
+            scripts.take("a", count=1, sources=[LIST])
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            redis_client.blmove(LIST, scripts.record_key("a", LIST), 1, "RIGHT", "LEFT")
         known(scripts, "a")
-        assert scripts.acknowledge(delivery(scripts)) is Settled.DONE
+        assert scripts.acknowledge(done) is Settled.DONE
+        assert scripts.give_back(returned) is Settled.DONE
+        assert queued(redis_client) == [b"2", b"3"]
     finally:
         redis_client.config_set("maxmemory", 0)
