@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all tasks share: keywords only, forwarding to the right node, retries of transient failures, progress."""
 
+import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, NoReturn, TypeVar
 
+import redis
 from celery import Task
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Reject
 from celery.states import SUCCESS
+from kombu.exceptions import OperationalError
 from typing_extensions import override
 
 from worker.errors import InvalidArgument, PermanentError, ProvisionerError, TransientError
@@ -22,9 +24,37 @@ from worker.settings import process_settings, queue_of_node
 Answer = TypeVar("Answer")
 PROGRESS = "PROGRESS"
 _PROGRESS_INTERVAL_SECONDS = 0.5
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 2.0
+_UNPUBLISHED = (OperationalError, redis.RedisError, OSError)
+"""What publishing raises while Redis is away or refuses."""
+_log = logging.getLogger(__name__)
 
 
-class ProvisionerTask(Task):  # type: ignore[misc]  # Celery has no types
+class PatientTask(Task):  # type: ignore[misc]  # Celery has no types
+    """What all tasks of the app are: what follows one is published however long Redis is away or refuses.
+
+    Written against Celery 5.7.0.
+    """
+
+    @override
+    def retry(self, *args: Any, **kwargs: Any) -> Any:
+        """Publish the next attempt; Celery rejects the message for good when it cannot."""
+
+        def is_unpublished(error: Exception) -> bool:
+            return isinstance(error, Reject) and isinstance(error.reason, _UNPUBLISHED)
+
+        return persistently(lambda: super(PatientTask, self).retry(*args, **kwargs), is_unpublished)
+
+    @override
+    def on_replace(self, sig: Any) -> Any:
+        """Publish what takes this task's place; Celery lets the task fail when it cannot."""
+        return persistently(
+            lambda: super(PatientTask, self).on_replace(sig), lambda error: isinstance(error, _UNPUBLISHED)
+        )
+
+
+class ProvisionerTask(PatientTask):
     """A task of the wire contract.
 
     Celery's own signature check is off: it only works for senders that have this code, and its message names no
@@ -87,12 +117,6 @@ class ProvisionerTask(Task):  # type: ignore[misc]  # Celery has no types
         signature = self.signature(kwargs=self.request.kwargs).set(queue=queue_of_node(node))
         raise self.replace(signature)
 
-    @override
-    def on_replace(self, sig: Any) -> Any:
-        """Publish what takes this task's place."""
-        with given_back_if_unpublished():
-            return super().on_replace(sig)
-
     def _retry(self, error: TransientError) -> NoReturn:
         settings = process_settings()
         if self.request.retries >= settings.max_retries:
@@ -102,8 +126,7 @@ class ProvisionerTask(Task):  # type: ignore[misc]  # Celery has no types
             self.request.retries, base=settings.retry_base_seconds, longest=settings.retry_max_seconds, error=error
         )
         self.note_failure(self.request.kwargs, error, delay)
-        with given_back_if_unpublished():
-            raise self.retry(exc=error, countdown=delay)
+        raise self.retry(exc=error, countdown=delay)
 
     def note_failure(self, keywords: Mapping[str, Any], error: TransientError, delay: float) -> None:
         """Show a failure that will be retried; by default nowhere but in the task's state."""
@@ -127,22 +150,21 @@ class ProvisionerTask(Task):  # type: ignore[misc]  # Celery has no types
         return report
 
 
-@contextmanager
-def given_back_if_unpublished() -> Iterator[None]:
-    """Give this task's message back to its queue when the message that shall follow it cannot be published.
+def persistently(publish: Callable[[], Answer], is_unpublished: Callable[[Exception], bool]) -> Answer:
+    """Publish the message that follows a task's, again and again while what is raised says that it is not published.
 
-    Celery 5.7 takes a failed publication for the end of the task: `retry` rejects its message for good,
-    `replace` fails.
-
-    Raises:
-        Reject: The message goes back; the task runs again to the effect of once.
+    To give the task's own message back instead would help nobody: whoever took it next would wait for the same.
     """
-    try:
-        yield
-    except (Ignore, Retry):
-        raise
-    except Exception as error:
-        raise Reject(error, requeue=True) from error
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return publish()
+        except Exception as error:
+            if not is_unpublished(error):
+                raise
+            _log.warning("what follows this task waits to be published: %s", error)
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
 def retry_delay(retries: int, *, base: float, longest: float, error: TransientError) -> float:

@@ -115,7 +115,7 @@ warnings.filterwarnings(
 
 def make_app(settings: Settings) -> Celery:
     """Make the app for a node."""
-    app = Celery("provisioner")
+    app = Celery("provisioner", task_cls="tasks.base:PatientTask")
     results.select(app)
     app.conf.update(make_config(settings))
     return app

@@ -4,6 +4,7 @@
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -115,6 +116,34 @@ def test_whoever_waits_for_a_task_that_kills_its_workers_is_told(
 
         assert type(caught.value).__name__ == "TaskLaidAside"
         assert client.zcard(f"{_KEYS}:dead") == 1
+
+
+def test_nothing_is_lost_while_redis_is_full(node: Node, scheduler: Scheduler, own_redis_server: RedisServer) -> None:
+    """States, answers and retries wait until there is room, and nothing is begun or held against anybody meanwhile."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, own_redis_server.client() as client:
+        node.stop()
+        node.env["PROVISIONER_MAX_RETRIES"] = "1"
+        node.start()
+        pull = scheduler.send("pull", image=f"127.0.0.1:{silent.getsockname()[1]}/anything:1")
+        silent.settimeout(30)
+        connection, _ = silent.accept()
+        results = [scheduler.send("destroy", container_id=f"c{number}") for number in range(200)]
+        results[1].get(timeout=WAIT_SECONDS)
+
+        client.config_set("maxmemory", 1)
+        connection.close()
+        silent.close()
+        time.sleep(4)
+        waiting = client.llen("provision")
+        time.sleep(2)
+
+        assert client.llen("provision") == waiting > 0
+        assert (client.zcard(f"{_KEYS}:dead"), list(client.scan_iter(f"{_KEYS}:failed:*"))) == (0, [])
+        client.config_set("maxmemory", 0)
+        assert [result.get(timeout=WAIT_SECONDS) for result in results] == [False] * len(results)
+        with pytest.raises(Exception, match="is unavailable"):
+            pull.get(timeout=WAIT_SECONDS)
+        assert "waits to be published" in node.log
 
 
 def _kill_pool(node: Node) -> None:

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Retries wait as long as they should."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from celery import Celery
 from celery.exceptions import Ignore, Reject, Retry
 from hypothesis import given
 from hypothesis import strategies as st
+from kombu.exceptions import OperationalError
+from redis.exceptions import OutOfMemoryError
 
-from tasks.base import given_back_if_unpublished, retry_delay
+from tasks.base import PatientTask, retry_delay
 from tasks.rootfs import provision
 from tests.support.provisioners import provisioner, small_layout
 from worker.container_id import ContainerId
@@ -31,20 +35,72 @@ def test_a_delay_grows_is_bounded_and_honours_the_server(retries: int, asked: fl
     assert max(backoff / 2, asked or 0.0) <= delay <= max(backoff, asked or 0.0)
 
 
-@pytest.mark.parametrize("failure", [Reject(OSError("no connection"), requeue=False), OSError("no connection")])
-def test_a_message_whose_successor_cannot_be_published_goes_back(failure: Exception) -> None:
-    """Celery's `retry` rejects it for good, its `replace` lets the task fail."""
-    with pytest.raises(Reject) as raised, given_back_if_unpublished():
-        raise failure
+class Refused:
+    """A message that cannot be published three times."""
 
-    assert raised.value.requeue
+    def __init__(self) -> None:
+        self.failures: Iterator[Exception] = iter([OperationalError("away"), OutOfMemoryError("full"), OSError("cut")])
+        self.is_published = False
+
+    def apply_async(self, **_: object) -> None:
+        """Be published, in the end."""
+        for failure in self.failures:
+            raise failure
+        self.is_published = True
+
+    delay = apply_async
 
 
-@pytest.mark.parametrize("ending", [Ignore(), Retry()])
-def test_a_message_whose_successor_is_published_has_done_its_duty(ending: Exception) -> None:
-    """That is how Celery ends a task which is retried or replaced."""
-    with pytest.raises(type(ending)), given_back_if_unpublished():
-        raise ending
+@pytest.fixture
+def task() -> Iterator[PatientTask]:
+    """A task that runs."""
+
+    def nothing(self: PatientTask) -> None:
+        """Do nothing."""
+
+    made = Celery("tasks", set_as_current=False, task_cls=PatientTask).task(name="any", bind=True, shared=False)(nothing)
+    made.push_request(id="t", called_directly=False, is_eager=False, retries=0)
+    yield made
+    made.pop_request()
+
+
+def test_a_retry_is_published_however_long_redis_refuses(task: PatientTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery would reject the task's message for good."""
+    refused = Refused()
+    monkeypatch.setattr(task, "signature_from_request", lambda *_, **__: refused)
+
+    with pytest.raises(Retry):
+        task.retry()
+
+    assert refused.is_published
+
+
+def test_what_takes_a_tasks_place_is_published_however_long_redis_refuses(task: PatientTask) -> None:
+    """Celery would let the task fail."""
+    refused = Refused()
+
+    with pytest.raises(Ignore):
+        task.on_replace(refused)
+
+    assert refused.is_published
+
+
+def test_a_last_attempt_ends_with_its_error(task: PatientTask) -> None:
+    """Also with one that might have come from publishing."""
+    with pytest.raises(ConnectionResetError):
+        task.retry(exc=ConnectionResetError(), max_retries=-1)
+
+
+def test_what_can_never_be_published_is_not_tried_for_ever(task: PatientTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is laid aside, and whoever waits is told."""
+    refused = Refused()
+    refused.failures = iter([TypeError("not JSON")])
+    monkeypatch.setattr(task, "signature_from_request", lambda *_, **__: refused)
+
+    with pytest.raises(Reject) as raised:
+        task.retry()
+
+    assert not raised.value.requeue
 
 
 @pytest.mark.root

@@ -9,13 +9,18 @@ from collections.abc import Callable
 from hashlib import sha256
 
 import pytest
-from celery.backends.redis import SentinelBackend
+from celery import Task
+from celery.app.backends import by_name, by_url
+from celery.backends.base import Backend
+from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.concurrency.asynpool import AsynPool
 from celery.worker.consumer import Consumer
 from kombu.transport import redis as stock
 from kombu.transport import virtual
 
+from tasks.base import PatientTask
 from tasks.consumer import Consumer as OurConsumer
+from worker.results import RedisBackend as OurRedisBackend
 from worker.transport import SentinelTransport, Transport
 from worker.transport.channel import Channel
 from worker.transport.poller import Poller
@@ -56,6 +61,16 @@ _READ = {
     stock.SentinelChannel.__init__: "d9fde0a9c550",
     stock.SentinelChannel._get_pool: "6abc6e5c81e1",
     stock.SentinelChannel._sentinel_managed_pool: "bde54a2d6e93",
+    Task.retry: "82cd910b5966",
+    Task.replace: "67e061cbfc22",
+    Task.on_replace: "f7626130e660",
+    by_name: "d1cf56022827",
+    by_url: "f87b47d5a6e4",
+    Backend._ensure_retryable: "5ca5123211d1",
+    Backend._sleep: "c05c25216a58",
+    Backend.on_backend_retryable_error: "a422a7a84c4c",
+    RedisBackend.exception_safe_to_retry: "044064c96091",
+    RedisBackend.on_chord_part_return: "ed0b7a2ee79f",
     SentinelBackend._get_sentinel_instance: "2856638a7bfa",
     SentinelBackend._get_pool: "eba0a0422c5a",
     SentinelBackend._params_from_url: "8a087ec5d320",
@@ -103,6 +118,8 @@ def test_what_was_read_is_what_is_installed(function: Callable[..., object]) -> 
         (QoS, stock.QoS),
         (Poller, stock.MultiChannelPoller),
         (OurConsumer, Consumer),
+        (OurRedisBackend, RedisBackend),
+        (PatientTask, Task),
     ],
 )
 def test_every_override_was_read(ours: type, theirs: type) -> None:
