@@ -180,7 +180,8 @@ class Ledger:
         if any(fault.strikes(execution) for fault in self.faults for execution in had):
             return True
         sent = self.sent[pair[0].number]
-        return any(fault.worker is None and fault.at <= sent.until and fault.until >= sent.at for fault in self.faults)
+        excuses = (fault for fault in self.faults if fault.worker is None and fault.is_excuse)
+        return any(fault.at <= sent.until and fault.until >= sent.at for fault in excuses)
 
     def _recoveries(self) -> Iterator[tuple[str, float]]:
         """Return how long after each fault what it had interrupted began again; what went on by itself has no part."""

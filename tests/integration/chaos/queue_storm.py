@@ -65,6 +65,7 @@ class Storm:
             self._delay: 2,
             self._kill_redis: 1.5,
             self._pause_redis: 1,
+            self._fill_redis: 1.5,
         }
 
     def run(self, seconds: float, *, report: Callable[[str], None]) -> Outcome:
@@ -177,9 +178,19 @@ class Storm:
             self._site.server.pause()
             self._after(self._chance.uniform(0.2, 3.0), lambda: self._end_outage(fault, self._site.server.resume))
 
-    def _strike_redis(self, kind: str) -> Fault:
+    def _fill_redis(self) -> None:
+        if self._is_redis_up:
+            fault = self._strike_redis("Redis full", is_excuse=False)
+            self._limit_memory(1)
+            self._after(self._chance.uniform(0.5, 5.0), lambda: self._end_outage(fault, partial(self._limit_memory, 0)))
+
+    def _limit_memory(self, limit_bytes: int) -> None:
+        with self._site.server.client() as client:
+            client.config_set("maxmemory", limit_bytes)
+
+    def _strike_redis(self, kind: str, *, is_excuse: bool = True) -> Fault:
         self._is_redis_up = False
-        fault = Fault(kind=kind, worker=None, at=time.monotonic())
+        fault = Fault(kind=kind, worker=None, at=time.monotonic(), is_excuse=is_excuse)
         self._site.ledger.faults.append(fault)
         return fault
 
