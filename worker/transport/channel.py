@@ -15,7 +15,7 @@ QoS        ``append``, ``ack``, ``reject``, ``can_consume``, ``restore_visible``
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from queue import Empty
@@ -159,10 +159,20 @@ class Channel(stock.Channel):  # type: ignore[misc]
         # The script's answer is certain. A message that was waited for is likely to be the only one. A wait that ended
         # without one is the time to look into the lists that nobody waits on, those of lower priority.
         self._is_dry = not received if was_taking else bool(received) and not wait.was_prompt
-        handed_on = [self._hand_on(tag, delivery) for tag, delivery in received]
-        if not any(handed_on):
+        if not self._hand_on_all(received):
             raise Empty
         return True
+
+    def _hand_on_all(self, received: Sequence[tuple[str, Delivery]]) -> bool:
+        """Give each its turn. What an error leaves behind comes back: nobody else would ever settle it."""
+        rest, handed_on = dict(received), False
+        try:
+            for tag, delivery in received:
+                del rest[tag]
+                handed_on = self._hand_on(tag, delivery) or handed_on
+        finally:
+            self.ledger.disown(rest)
+        return handed_on
 
     def _hand_on(self, tag: str, delivery: Delivery) -> bool:
         """Give a recorded message to its queue's callback, unless it is too much, unreadable, or not due."""

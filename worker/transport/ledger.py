@@ -226,10 +226,17 @@ class Ledger:
     @_one_at_a_time
     def delay(self, tag: str, due_ms: int) -> bool:
         """Keep a message until it is due. Returns whether it is kept; it stays delivered if it is due by now."""
-        if self._scripts.delay(self._deliveries[tag], due_ms=due_ms) is Settled.DUE:
-            return False
-        del self._deliveries[tag]
-        return True
+        delivery = self._deliveries[tag]
+        outcome = self._leave_record(tag, lambda each: self._scripts.delay(each, due_ms=due_ms))
+        if outcome is Settled.DUE:
+            self._deliveries[tag] = delivery
+        return outcome is not Settled.DUE
+
+    @_one_at_a_time
+    def disown(self, tags: Iterable[str]) -> None:
+        """Have messages found as strays that nobody here works on."""
+        for tag in tags:
+            del self._deliveries[tag]
 
     def disconnect(self) -> None:
         """Begin with new connections."""
@@ -249,14 +256,17 @@ class Ledger:
         else:
             _log.info("consumer %s leaves: %d messages went back to their queues", self.consumer, returned)
 
-    def _leave_record(self, tag: str, settle: Callable[[Delivery], Settled]) -> None:
-        """Settle a delivery; if Redis fails, it is found as a stray later and given back."""
+    def _leave_record(self, tag: str, settle: Callable[[Delivery], Settled]) -> Settled | None:
+        """Settle a delivery; if Redis fails, None, and it is found as a stray later and given back."""
         delivery = self._deliveries.pop(tag)
         try:
-            if settle(delivery) is Settled.BURIED:
-                self._tell_buried(delivery.message)
+            outcome = settle(delivery)
         except redis.RedisError as error:
             _log.warning("a message goes back to its queue when Redis is back: %s", error)
+            return None
+        if outcome is Settled.BURIED:
+            self._tell_buried(delivery.message)
+        return outcome
 
     def _tell_buried(self, message: bytes) -> None:
         _log.error("a message was laid aside, too many died over it: see `provisioner dead-letters`")

@@ -58,7 +58,9 @@ def task() -> Iterator[PatientTask]:
     def nothing(self: PatientTask) -> None:
         """Do nothing."""
 
-    made = Celery("tasks", set_as_current=False, task_cls=PatientTask).task(name="any", bind=True, shared=False)(nothing)
+    made = Celery("tasks", set_as_current=False, task_cls=PatientTask).task(name="any", bind=True, shared=False)(
+        nothing
+    )
     made.push_request(id="t", called_directly=False, is_eager=False, retries=0)
     yield made
     made.pop_request()

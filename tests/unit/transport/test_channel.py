@@ -5,6 +5,7 @@ import base64
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import redis
 from kombu.simple import SimpleQueue
 
+from tests.support.ports import wait_until
 from tests.support.proxy import proxy_to
 from tests.support.redis_server import RedisServer
 from tests.unit.transport.conftest import KEY, QUEUE, Open
@@ -141,6 +143,62 @@ def test_what_is_not_due_is_not_in_any_consumers_hands(
 
     assert queue.get(timeout=SOON).payload == "later"
     assert datetime.now(UTC) >= due
+
+
+def test_a_batch_that_redis_goes_away_from_is_worked_on_or_comes_back(
+    consume: Open, published: SimpleQueue, shared_redis_server: RedisServer, redis_client: redis.Redis
+) -> None:
+    """It is taken, and what is not due cannot be put where it waits."""
+    due = datetime.now(UTC) + timedelta(seconds=60)
+    published.put("later", headers={"eta": due.isoformat()})
+    published.put("now")
+    with proxy_to(shared_redis_server.port) as proxy:
+        queue = consume(f"redis://127.0.0.1:{proxy.port}/0", timeout_seconds=1.0)
+        ledger = queue.channel.ledger
+        ledger.load()
+        real = ledger.delay
+
+        def cut_off(tag: str, due_ms: int) -> bool:
+            ledger.delay = real
+            proxy.refuses = True
+            proxy.cut()
+            return real(tag, due_ms)
+
+        ledger.delay = cut_off
+        message = _persistently(lambda: queue.get(timeout=1.0))
+        proxy.refuses = False
+        message.ack()
+
+        wait_until(lambda: _is_delayed(queue, redis_client), "what is not due to wait in Redis", seconds=SOON)
+        assert (message.payload, len(ledger)) == ("now", 0)
+
+
+def _is_delayed(queue: SimpleQueue, client: redis.Redis) -> bool:
+    with suppress(SimpleQueue.Empty, redis.ConnectionError, OSError):
+        queue.get(timeout=0.1)
+    return client.zcard(f"{KEY}:delayed") == 1
+
+
+def test_what_nobody_can_be_given_of_a_batch_comes_back(
+    consume: Open, published: SimpleQueue, redis_client: redis.Redis
+) -> None:
+    """Whoever is given the first one fails."""
+    for number in range(3):
+        published.put(number)
+    queue = consume(timeout_seconds=1.0)
+    queue.channel.ledger.load()
+    real = queue.channel.connection._deliver
+
+    def fails(*_: object) -> None:
+        queue.channel.connection._deliver = real
+        raise RuntimeError("unforeseen")
+
+    queue.channel.connection._deliver = fails
+    with pytest.raises(RuntimeError, match="unforeseen"):
+        queue.get(timeout=SOON)
+
+    assert len(queue.channel.ledger) == 1
+    assert numbers(queue, 2) == [1, 2]
 
 
 def test_a_dead_consumers_message_comes_to_another_one_once(
