@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from worker.errors import TaskLaidAside
 from worker.settings import process_settings
-from worker.transport import disconnect, leave
+from worker.transport import beat, disconnect, leave
 from worker.transport.backlog import read_message
 
 _log = logging.getLogger(__name__)
@@ -81,9 +81,14 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery has no types
 
     @override
     def ensure_connected(self, conn: Any) -> Any:
-        """Try again every two seconds; Celery's pauses grow to half a minute."""
+        """Try again every two seconds, Celery's pauses grow to half a minute; then give the sign of life that is due.
+
+        Until the loop does so again, Celery asks other workers for news and opens a channel after the other.
+        """
         conn.ensure_connection = partial(conn.ensure_connection, **_RECONNECT)
-        return super().ensure_connected(conn)
+        connected = super().ensure_connected(conn)
+        beat()
+        return connected
 
     @override
     def on_decode_error(self, message: Any, exc: Exception) -> None:

@@ -7,13 +7,24 @@ from pathlib import Path
 import pytest
 
 from tests.integration.chaos.queue import run_storm, violations
+from tests.integration.chaos.queue_cases import redis_paused
 from tests.integration.chaos.queue_effects import run_effects
-from tests.integration.chaos.queue_fleet import OURS
+from tests.integration.chaos.queue_finding import Case
+from tests.integration.chaos.queue_fleet import OURS, site
 
 pytestmark = pytest.mark.redis
 
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 SECONDS = float(os.environ.get("CHAOS_QUEUE_SHORT_SECONDS", "8"))
+
+
+@pytest.mark.parametrize("case", [redis_paused], ids=lambda case: case.__name__)
+def test_harm_at_the_worst_moment_does_none(case: Case, tmp_path: Path) -> None:
+    """What chance hits too seldom to be seen in a short storm."""
+    with site(OURS, tmp_path / "site") as place:
+        findings = list(case(place))
+
+    assert [each for each in findings if not each.is_good] == []
 
 
 @pytest.mark.timeout(SECONDS + 240)

@@ -17,8 +17,12 @@ if is_gone(consumer) then
   return { 'gone' }
 end
 
--- While the server was away nobody could give a sign of life, and a copy that took over may be behind: all get one lease.
-if redis.call('GET', Q .. ':run') ~= server_run() then
+-- While the server was away or stood still nobody could give a sign of life, a copy that took over may be behind, and a
+-- clock may step: all get one lease. Silence is what two beats of anybody would have broken, a quarter of a lease each. It
+-- also follows when the last consumer of all died: then its messages wait one lease after somebody else has come.
+local last = tonumber(redis.call('GET', Q .. ':beat_at') or now)
+redis.call('SET', Q .. ':beat_at', digits(now))
+if now - last > lease / 2 or redis.call('GET', Q .. ':run') ~= server_run() then
   redis.call('SET', Q .. ':run', server_run())
   for _, each in ipairs(redis.call('ZRANGE', CONSUMERS, 0, -1)) do
     redis.call('ZADD', CONSUMERS, 'GT', digits(now + lease), each)

@@ -14,6 +14,7 @@
 --   Q:dead                     ZSET    letter -> ms at which it was laid aside; a letter is the message's SHA-1
 --   Q:dead:<letter>            HASH    list, reason, message
 --   Q:run                      STRING  which run of the server the signs of life were given to
+--   Q:beat_at                  STRING  ms at which anybody gave the last one
 --
 -- All times are the server's, in ms.
 

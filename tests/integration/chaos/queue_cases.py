@@ -8,13 +8,21 @@ from functools import partial
 
 from tests.integration.chaos.queue_failover import failover
 from tests.integration.chaos.queue_finding import Case, Finding, out_of
-from tests.integration.chaos.queue_fleet import LONG_SECONDS, PATIENCE_SECONDS, VISIBILITY_SECONDS, Member, Site
+from tests.integration.chaos.queue_fleet import (
+    CONCURRENCY,
+    LONG_SECONDS,
+    PATIENCE_SECONDS,
+    VISIBILITY_SECONDS,
+    Member,
+    Site,
+)
 from tests.integration.chaos.queue_ledger import Execution, spread
 from tests.integration.chaos.queue_names import POISON
 from tests.support.proxy import proxy_to
 
 _DEAD_CONNECTION_SECONDS = 75.0
 _POISON_SECONDS = 15.0
+_STANDSTILL_SECONDS = 8.0
 _DELIVERIES = 4
 RETAKEN_SECONDS = 5.0
 
@@ -183,6 +191,24 @@ def redis_killed(site: Site, rounds: int = 3) -> Iterator[Finding]:
     )
 
 
+def redis_paused(site: Site) -> Iterator[Finding]:
+    """Let Redis stand still for longer than a lease, with a task on each of two workers."""
+    site.running("w1", "w2")
+    tasks = [site.publisher.send(seconds=LONG_SECONDS) for _ in range(2 * CONCURRENCY)]
+    for task in tasks:
+        site.begun(task)
+    site.server.pause()
+    time.sleep(_STANDSTILL_SECONDS)
+    site.server.resume()
+    tasks.append(site.publisher.send())
+    has_ended = site.until(lambda: site.ledger.done.issuperset(tasks), seconds=LONG_SECONDS + PATIENCE_SECONDS)
+    time.sleep(1)
+    site.ledger.read()
+    runs = sum(len(site.ledger.executions[task]) for task in tasks)
+    what = f"Redis stands still for {_STANDSTILL_SECONDS:.0f} s amid {len(tasks) - 1} tasks: executions of {len(tasks)}"
+    yield Finding(what=what, seen=str(runs), is_good=has_ended and runs == len(tasks))
+
+
 def dead_connection(site: Site) -> Iterator[Finding]:
     """Let a waiting worker's connections die without a sign, as behind a firewall that forgot them."""
     with proxy_to(site.server.port) as proxy:
@@ -219,6 +245,7 @@ CASES: tuple[Case, ...] = (
     told_to_end,
     refused,
     redis_killed,
+    redis_paused,
     dead_connection,
     poisonous,
     failover,

@@ -176,7 +176,7 @@ class Storm:
         if self._is_redis_up:
             fault = self._strike_redis("Redis paused")
             self._site.server.pause()
-            self._after(self._chance.uniform(0.2, 3.0), lambda: self._end_outage(fault, self._site.server.resume))
+            self._after(self._chance.uniform(0.2, 10.0), lambda: self._end_outage(fault, self._site.server.resume))
 
     def _fill_redis(self) -> None:
         if self._is_redis_up:

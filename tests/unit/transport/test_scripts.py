@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each transition on a real server: a message is in one place, whatever is repeated or comes too late."""
 
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -211,6 +212,39 @@ def test_a_restart_of_the_server_ends_nobody(scripts: QueueScripts, redis_client
     assert first is not None
     assert second is not None
     assert (first.ended, second.ended) == ({}, {"a": 0})
+
+
+def test_a_silence_ends_nobody(scripts: QueueScripts, redis_client: redis.Redis) -> None:
+    """The server stood still, or its clock made a step: all have one lease, and whoever is dead then is ended."""
+    known(scripts, "a", "b")
+    pass_for_dead(redis_client, "a")
+    now_ms = int(redis_client.time()[0]) * 1000
+    redis_client.set(f"{KEY}:beat_at", now_ms - LONG_MS)
+
+    first = scripts.beat("b", lease_ms=LONG_MS, limit=3, sources=[LIST])
+    pass_for_dead(redis_client, "a")
+    second = scripts.beat("b", lease_ms=LONG_MS, limit=3, sources=[LIST])
+
+    assert first is not None
+    assert second is not None
+    assert (first.ended, second.ended) == ({}, {"a": 0})
+
+
+def test_whoever_comes_after_the_last_one_died_waits_one_lease(
+    scripts: QueueScripts, redis_client: redis.Redis
+) -> None:
+    """It cannot tell that from a server that stood still; and no longer than that."""
+    known(scripts, "dead", lease_ms=200)
+    redis_client.lpush(LIST, b"1")
+    delivery(scripts, "dead")
+    time.sleep(0.3)
+
+    began_at = time.monotonic()
+    while not queued(redis_client):
+        known(scripts, "newcomer", lease_ms=200)
+        time.sleep(0.01)
+
+    assert 0.2 <= time.monotonic() - began_at < 0.3
 
 
 def test_a_full_server_settles_and_delivers_nothing(scripts: QueueScripts, redis_client: redis.Redis) -> None:
