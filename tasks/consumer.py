@@ -8,10 +8,12 @@ import logging
 import os
 import signal
 import threading
+import time
 import warnings
 from functools import partial
 from typing import Any
 
+import redis
 from celery.app.task import Context
 from celery.concurrency.solo import TaskPool as SoloPool
 from celery.exceptions import CPendingDeprecationWarning
@@ -25,6 +27,7 @@ from worker.transport import beat, disconnect, leave
 from worker.transport.backlog import read_message
 
 _log = logging.getLogger(__name__)
+_REST_SECONDS = 1.0
 _RECONNECT = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 2.0}
 
 
@@ -42,6 +45,11 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery has no types
         self._is_reconnecting = True
         # The ledger's are likely to be as dead, and each would be found out by a timeout of its own.
         disconnect()
+        if isinstance(exc, redis.ResponseError):
+            # There is a connection at once again, and the next refusal.
+            _log.warning("Redis refuses: %s", exc)
+            time.sleep(_REST_SECONDS)
+            beat()
 
     @override
     def on_close(self) -> None:

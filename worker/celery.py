@@ -63,6 +63,8 @@ def make_config(settings: Settings) -> dict[str, Any]:
         "result_backend_always_retry": True,
         "result_backend_max_sleep_between_retries_ms": 2000,
         "broker_connection_retry_on_startup": True,
+        # Also if Redis can be reached and refuses; otherwise a worker ends that connects to one that is full.
+        "broker_channel_error_retry": True,
         # What everybody publishes to, and what only this node serves.
         "task_default_queue": PROVISION_QUEUE,
         "task_queues": (_queue(PROVISION_QUEUE), _queue(settings.node_queue)),

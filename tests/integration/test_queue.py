@@ -24,6 +24,7 @@ from worker.settings import Settings
 pytestmark = [pytest.mark.root, pytest.mark.redis]
 
 _KEYS = Settings().queue_key
+Act = Callable[[redis.Redis], object]
 
 
 def test_a_task_sent_to_a_frozen_idle_worker_outlives_it(
@@ -144,6 +145,30 @@ def test_nothing_is_lost_while_redis_is_full(node: Node, scheduler: Scheduler, o
         with pytest.raises(Exception, match="is unavailable"):
             pull.get(timeout=WAIT_SECONDS)
         assert "waits to be published" in node.log
+
+
+@pytest.mark.parametrize(
+    ("refuse", "relent"),
+    [
+        (lambda client: client.config_set("maxmemory", 1), lambda client: client.config_set("maxmemory", 0)),
+        (lambda client: client.replicaof("127.0.0.1", "1"), lambda client: client.replicaof("NO", "ONE")),
+    ],
+    ids=["full", "replica"],
+)
+def test_a_worker_that_connects_to_a_redis_that_refuses_waits_for_it(
+    node: Node, scheduler: Scheduler, own_redis_server: RedisServer, refuse: Act, relent: Act
+) -> None:
+    """Celery ends it: `Unrecoverable error`."""
+    assert scheduler.call("destroy", container_id="c1") is False
+    with own_redis_server.client() as client:
+        refuse(client)
+        client.client_kill_filter(_type="normal", skipme=True)
+        time.sleep(6)
+        assert not node.has_ended
+        relent(client)
+
+    assert scheduler.call("destroy", container_id="c1") is False
+    assert 0 < node.log.count("Redis refuses") < 20
 
 
 def _kill_pool(node: Node) -> None:

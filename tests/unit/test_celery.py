@@ -15,6 +15,7 @@ from worker.transport.channel import Channel
 _OPTIONS = {
     "accept_content",
     "beat_schedule",
+    "broker_channel_error_retry",
     "broker_connection_retry_on_startup",
     "broker_transport_options",
     "broker_url",
