@@ -9,8 +9,9 @@ from typing import Any
 from kombu.exceptions import OperationalError
 from typing_extensions import override
 
+from tasks.base import ProvisionerTask
 from tasks.repeated import Repeated
-from tasks.rootfs import ProvisionTask
+from tasks.rootfs import destroy, provision
 from worker.celery import app
 from worker.errors import TransientError
 from worker.runtime import process_provisioner
@@ -19,20 +20,19 @@ from worker.settings import Settings
 _log = logging.getLogger(__name__)
 _LOOKS = 4
 """Times that the reconciler looks in the time after which it acts."""
+_VERBS: Mapping[str, ProvisionerTask] = {"provision": provision, "destroy": destroy}
 
 
-class TakeUpTask(ProvisionTask):
-    """Shows failed attempts at a provision, and undoes the last one, as the task does that began it."""
+class TakeUpTask(ProvisionerTask):
+    """Shows failed attempts and undoes the last one as the task does that began it."""
 
     @override
     def note_failure(self, keywords: Mapping[str, Any], error: TransientError, delay: float) -> None:
-        if keywords["verb"] == "provision":
-            super().note_failure(keywords["keywords"], error, delay)
+        _VERBS[keywords["verb"]].note_failure(keywords["keywords"], error, delay)
 
     @override
     def give_up(self, keywords: Mapping[str, Any]) -> None:
-        if keywords["verb"] == "provision":
-            super().give_up(keywords["keywords"])
+        _VERBS[keywords["verb"]].give_up(keywords["keywords"])
 
 
 @app.task(bind=True, base=TakeUpTask, name="provisioner.take_up", ignore_result=True)  # type: ignore[untyped-decorator]

@@ -18,13 +18,22 @@ class ProvisionTask(ProvisionerTask):
     @override
     def note_failure(self, keywords: Mapping[str, Any], error: TransientError, delay: float) -> None:
         with contextlib.suppress(ProvisionerError):
-            self.provisioner.note_failure(keywords, error=str(error), retry_in_seconds=delay)
+            self.provisioner.note_provision_failure(keywords, error=str(error), retry_in_seconds=delay)
 
     @override
     def give_up(self, keywords: Mapping[str, Any]) -> None:
         # What cannot be undone now, with Redis gone say, is undone by the node's next recover.
         with contextlib.suppress(ProvisionerError):
             self.provisioner.give_up(keywords)
+
+
+class DestroyTask(ProvisionerTask):
+    """Shows failed attempts in the container's state."""
+
+    @override
+    def note_failure(self, keywords: Mapping[str, Any], error: TransientError, delay: float) -> None:
+        with contextlib.suppress(ProvisionerError):
+            self.provisioner.note_destroy_failure(keywords, error=str(error), retry_in_seconds=delay)
 
 
 @app.task(bind=True, base=ProvisionTask, name="provisioner.provision")  # type: ignore[untyped-decorator]
@@ -34,8 +43,8 @@ def provision(self: ProvisionTask, *arguments: object, **keywords: object) -> di
     return self.run_here_or_forward(lambda node: node.provision(keywords, on_progress=self.reporter()))
 
 
-@app.task(bind=True, base=ProvisionerTask, name="provisioner.destroy")  # type: ignore[untyped-decorator]
-def destroy(self: ProvisionerTask, *arguments: object, **keywords: object) -> bool:
+@app.task(bind=True, base=DestroyTask, name="provisioner.destroy")  # type: ignore[untyped-decorator]
+def destroy(self: DestroyTask, *arguments: object, **keywords: object) -> bool:
     """Take a container down with everything nested in it; false if there is none."""
     self.keywords_only(arguments)
     return self.run_here_or_forward(lambda node: node.destroy(keywords))

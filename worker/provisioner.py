@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, TypeVar
 
+from worker.container_view import ContainerState
 from worker.observer import Metric, Observation, Outcome, Verb
 from worker.records import ProvisionInfo
 from worker.requests import (
@@ -109,13 +110,22 @@ class Provisioner:
         """See `worker.verbs.orphans`."""
         return claim_orphans(self.node, quiet_seconds=quiet_seconds)
 
-    def note_failure(self, keywords: Keywords, *, error: str, retry_in_seconds: float) -> None:
+    def note_provision_failure(self, keywords: Keywords, *, error: str, retry_in_seconds: float) -> None:
         """Show in the container's state that a provision failed and will be tried again."""
         request = self._parse(ProvisionRequest, keywords)
         view = self.node.containers.get(request.container_id)
         if view is not None and request.name in view.pending:
             self.node.containers.note_failure(
                 request.container_id, generation=view.generation, error=error, retry_in_seconds=retry_in_seconds
+            )
+
+    def note_destroy_failure(self, keywords: Keywords, *, error: str, retry_in_seconds: float) -> None:
+        """Show in the container's state that a destroy failed and will be tried again."""
+        container_id = DestroyRequest.parse(keywords).container_id
+        view = self.node.containers.get(container_id)
+        if view is not None and view.state is ContainerState.DESTROYING:
+            self.node.containers.note_failure(
+                container_id, generation=view.generation, error=error, retry_in_seconds=retry_in_seconds
             )
 
     def take_back(self, keywords: Keywords) -> Elsewhere | None:

@@ -13,12 +13,15 @@ import pytest
 import redis
 from celery.result import AsyncResult
 
+from tests.support.disk import immutable
 from tests.support.mounts import mounts_below
 from tests.support.ports import free_port, wait_until
 from tests.support.provisioners import small_layout
 from tests.support.redis_server import RedisServer
 from tests.support.schedulers import WAIT_SECONDS, Scheduler
 from tests.support.workers import Node
+from worker.container_id import ContainerId
+from worker.containers import Containers
 from worker.settings import Settings
 
 pytestmark = [pytest.mark.root, pytest.mark.redis]
@@ -74,6 +77,24 @@ def test_a_retry_waits_in_redis_and_outlives_its_worker(
         wait_until(lambda: client.zcount(f"{_KEYS}:delayed", due_ms + 1, "+inf") == 1, "another attempt", seconds=60)
 
         assert client.zscore(f"{_KEYS}:delayed", before) is None
+
+
+def test_a_destroy_that_is_tried_again_says_so_in_its_container(
+    node: Node, scheduler: Scheduler, own_redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """As a provision does: attempts, the last error, the time of the next one; until it is done."""
+    scheduler.call("provision", container_id="c1", image=small_layout(tmp_path / "layout"))
+    with own_redis_server.client() as client, immutable(node.work_dir / "containers"):
+        result = scheduler.send("destroy", container_id="c1")
+        containers = Containers(client, Settings().key_prefix)
+
+        def is_shown() -> bool:
+            view = containers.get(ContainerId.parse("c1"))
+            return view is not None and view.attempts > 0 and "c1: " in view.last_error and bool(view.retry_at_ms)
+
+        wait_until(is_shown, "a failed attempt", seconds=30)
+
+    assert result.get(timeout=WAIT_SECONDS) is True
 
 
 @pytest.mark.parametrize("end", [Node.stop, Node.quit])

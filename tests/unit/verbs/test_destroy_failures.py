@@ -2,39 +2,27 @@
 """A destroy that fails, and what comes after: the rest is gone, the cause is named, and the next one goes on."""
 
 import os
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import redis
 
+from tests.support.disk import immutable
 from tests.support.images import build_image, layer
 from tests.support.layouts import write_layout
 from tests.support.mounts import mounts_below
 from tests.support.provisioners import SMALL_TREE, files, keys, tree_text
 from tests.support.tar import File
+from worker.container_id import ContainerId
 from worker.containers import ContainerState
 from worker.errors import ContainerDestroying, TeardownFailed
 from worker.provisioner import Elsewhere, Provisioner
 
 pytestmark = [pytest.mark.root, pytest.mark.redis]
-
-
-@contextmanager
-def _immutable(directory: Path) -> Iterator[None]:
-    """Let the filesystem refuse whatever would change the directory, as a broken disk does."""
-    made = subprocess.run(["chattr", "+i", str(directory)], check=False, capture_output=True)
-    if made.returncode != 0:
-        pytest.skip("this filesystem has no immutable directories")
-    try:
-        yield
-    finally:
-        subprocess.run(["chattr", "-i", str(directory)], check=True)
 
 
 def _provision(node: Provisioner, container_id: str, image: str) -> str:
@@ -56,7 +44,7 @@ def test_a_child_that_fails_keeps_its_parent_and_nobody_else(
     for container_id in ("pod", "pod.a", "pod.b", "pod.b.deep", "pod.c", "other"):
         _provision(node, container_id, image)
 
-    with _immutable(node.node.work.nested_dir(("pod", "b"))):
+    with immutable(node.node.work.nested_dir(("pod", "b"))):
         with pytest.raises(TeardownFailed, match=r"pod\.b\.deep: ") as failure:
             node.destroy({"container_id": "pod"})
 
@@ -81,7 +69,7 @@ def test_a_failed_destroy_is_finished_by_the_next_recover(
     """The mark stays: what was to go does not come back."""
     _provision(node, "pod", image)
     _provision(node, "pod.a", image)
-    with _immutable(node.node.work.nested_dir(("pod",))):
+    with immutable(node.node.work.nested_dir(("pod",))):
         with pytest.raises(TeardownFailed):
             node.destroy({"container_id": "pod"})
         states = {view.state for view in node.node.containers.list()}
@@ -116,7 +104,7 @@ def test_destroys_that_fail_together_all_say_so_and_can_all_be_repeated(
             thread.join(60)
         return answers
 
-    with _immutable(node.node.work.nested_dir(("pod",))):
+    with immutable(node.node.work.nested_dir(("pod",))):
         failed = destroy_all_at_once()
         node.prune({})
 
@@ -200,3 +188,20 @@ def test_a_provision_that_a_destroy_overtakes_while_it_copies_is_not_tried_again
 
     assert [type(error) for error in errors] == [ContainerDestroying]
     _assert_nothing_left(node, redis_client)
+
+
+def test_a_failed_destroy_is_shown_until_it_is_done(node: Provisioner, image: str) -> None:
+    """How often it was tried, why it failed, and when it is tried again; not one that came after."""
+    _provision(node, "c1", image)
+    keywords, container_id = {"container_id": "c1"}, ContainerId.parse("c1")
+    node.node.containers.begin_destroy(container_id, node="n1")
+
+    node.note_destroy_failure(keywords, error="busy", retry_in_seconds=60)
+
+    failed = node.node.containers.get(container_id)
+    assert failed is not None
+    assert (failed.attempts, failed.last_error, failed.retry_at_ms is not None) == (1, "busy", True)
+    assert node.destroy(keywords) is True
+    _provision(node, "c1", image)
+    node.note_destroy_failure(keywords, error="busy", retry_in_seconds=60)
+    assert node.node.containers.get(container_id).attempts == 0  # type: ignore[union-attr]
