@@ -120,8 +120,8 @@ class ContainerView:
         requests: What was asked for, by pending name, as the caller gave it.
         attempts: Failures since the last success.
         last_error: Of the latest failure, or "".
-        retry_at_ms: When the failed provision is tried again; None when no retry is awaited.
-        waits_for: What the provision waits for, or "".
+        retry_at_ms: When the failed provision or destroy is tried again; None when no retry is awaited.
+        waits_for: What the provision or destroy waits for, or "".
         infos: ProvisionInfo JSON by name; filled by `Containers.get`, empty in listings.
     """
 

@@ -158,7 +158,12 @@ class Containers:
 
     @redis_errors()
     def note_wait(self, container_id: ContainerId, *, generation: str, waits_for: str) -> None:
-        """Show what the provision under way waits for; "" for nothing any more."""
+        """Show what a provision or destroy under way waits for.
+
+        Args:
+            generation: Of the container that is provisioned; "" for whichever is destroyed.
+            waits_for: "" for nothing any more.
+        """
         self._run("note_wait", container_id, generation, _printable(waits_for[:MAX_ERROR_CHARS]))
 
     @redis_errors()

@@ -19,6 +19,10 @@ from worker.lock.scripts import Answer, LockScripts, Outcome
 from worker.lock.view import LockView
 
 
+def _nothing() -> None:
+    """Nobody wants to know of a wait."""
+
+
 class ReadWriteLock:
     """A read-write lock of a cluster. May be shared by threads and survives forks; not reentrant.
 
@@ -51,12 +55,15 @@ class ReadWriteLock:
         self._token_floor = token_floor
         self._holder = holder or socket.gethostname()
 
-    def acquire(self, mode: LockMode, *, timeout_seconds: float | None = None) -> Lease:
+    def acquire(
+        self, mode: LockMode, *, timeout_seconds: float | None = None, on_wait: Callable[[], None] = _nothing
+    ) -> Lease:
         """Return a lease once it is this caller's turn.
 
         Args:
             mode: Shared or exclusive.
             timeout_seconds: Give up after this long; 0 to ask once; None to wait for ever.
+            on_wait: Called, maybe repeatedly, when it is not granted at once.
 
         Raises:
             LockTimeout: Not granted in time; the place in the queue is given up. A retry may help.
@@ -67,7 +74,7 @@ class ReadWriteLock:
         """
         owner = f"{self._holder}:{os.getpid()}:{secrets.token_hex(8)}"
         try:
-            return self._wait_for_turn(owner, mode, timeout_seconds=timeout_seconds)
+            return self._wait_for_turn(owner, mode, timeout_seconds=timeout_seconds, on_wait=on_wait)
         except BaseException:
             # A signal's exception may come after the grant: give back whatever there is.
             with suppress(StateUnavailable):
@@ -75,9 +82,11 @@ class ReadWriteLock:
             raise
 
     @contextmanager
-    def shared(self, *, timeout_seconds: float | None = None) -> Iterator[Lease]:
+    def shared(
+        self, *, timeout_seconds: float | None = None, on_wait: Callable[[], None] = _nothing
+    ) -> Iterator[Lease]:
         """Hold the lock beside other shared holders. Raises as `acquire` does."""
-        lease = self.acquire(LockMode.SHARED, timeout_seconds=timeout_seconds)
+        lease = self.acquire(LockMode.SHARED, timeout_seconds=timeout_seconds, on_wait=on_wait)
         try:
             yield lease
         finally:
@@ -113,7 +122,9 @@ class ReadWriteLock:
         """
         return self._scripts.shorten(owner, seconds)
 
-    def _wait_for_turn(self, owner: str, mode: LockMode, *, timeout_seconds: float | None) -> Lease:
+    def _wait_for_turn(
+        self, owner: str, mode: LockMode, *, timeout_seconds: float | None, on_wait: Callable[[], None]
+    ) -> Lease:
         give_up_at = elapsed() + (math.inf if timeout_seconds is None else timeout_seconds)
         while True:
             sent_at = elapsed()
@@ -127,6 +138,7 @@ class ReadWriteLock:
             patience_seconds = give_up_at - elapsed()
             if patience_seconds <= 0:
                 raise LockTimeout(lock=self.name, mode=mode.value, seconds=timeout_seconds)
+            on_wait()
             seconds = min(answer.seconds, patience_seconds)
             wait_for_bell(self._client, f"{self.name}:bell:{owner}", seconds=seconds)
 

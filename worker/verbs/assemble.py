@@ -19,6 +19,7 @@ from worker.verbs.home import Home
 from worker.verbs.node import Node
 from worker.verbs.remount import bring_back, show
 from worker.verbs.stack import open_stack, stack_user
+from worker.verbs.waits import Waits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,7 @@ class Work:
     backend: Backend
     layer_format: LayerFormat
     owner: RefOwner
+    waits: Waits
 
     @property
     def name(self) -> str:

@@ -13,6 +13,7 @@ from worker.verbs.begin import begin_destroy
 from worker.verbs.home import Home, existing, nested_ids, remove_empty_ancestors
 from worker.verbs.node import Elsewhere, Node
 from worker.verbs.undo import take_down
+from worker.verbs.waits import ContainerWaits
 
 
 def destroy(node: Node, request: DestroyRequest, *, generation: str = "") -> bool | Elsewhere:
@@ -79,8 +80,9 @@ def _children_first(container_ids: set[ContainerId]) -> list[ContainerId]:
 
 def _destroy_one(node: Node, container_id: ContainerId, *, epoch: str) -> None:
     """Unmount, move out, forget. A provision's mount under way is waited for; its later ones find the mark."""
+    waits = ContainerWaits(node.containers, container_id)
     try:
-        with existing(node.work, container_id) as home, node.shared():
+        with existing(node.work, container_id, waits) as home, node.shared(waits):
             if not _is_what_was_marked(node, home, epoch=epoch):
                 return
             _take_down_all(node, home)

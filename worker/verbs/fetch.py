@@ -20,6 +20,7 @@ from worker.puller import RemoteImage
 from worker.verbs.node import Node, OnProgress, Progress
 from worker.verbs.observed import observed_pull
 from worker.verbs.resume import Spoilt, resumed_blob
+from worker.verbs.waits import NOWHERE, Waits, other_pull
 
 
 class _Stopped(Exception):
@@ -84,8 +85,14 @@ class _Tally:
         self._on_progress(progress)
 
 
-def fetch_layers(
-    node: Node, remote: RemoteImage, *, layer_format: LayerFormat, check: Callable[[], None], on_progress: OnProgress
+def fetch_layers(  # noqa: PLR0913 - four ways to be told, by keyword
+    node: Node,
+    remote: RemoteImage,
+    *,
+    layer_format: LayerFormat,
+    check: Callable[[], None],
+    on_progress: OnProgress,
+    waits: Waits = NOWHERE,
 ) -> int:
     """Bring every layer of the image into the store and return the compressed bytes fetched.
 
@@ -106,7 +113,7 @@ def fetch_layers(
         return 0
     # By the image, not by what is missing of it: whether it is refused must not depend on what is there already.
     limits = node.limits.shared_by(min(node.settings.parallel_layers, len(layers)))
-    fetch = _Fetch(node=node, remote=remote, layer_format=layer_format, limits=limits, tally=tally)
+    fetch = _Fetch(node=node, remote=remote, layer_format=layer_format, limits=limits, tally=tally, waits=waits)
     with (
         observed_pull(node.observe, lambda: tally.bytes_fetched),
         _pool(node.settings.parallel_layers, tally) as submit,
@@ -126,6 +133,7 @@ class _Fetch:
     layer_format: LayerFormat
     limits: LayerLimits
     tally: _Tally
+    waits: Waits
 
     def run(self, diff_id: Digest, descriptor: Descriptor) -> None:
         """Bring one layer; once more from its first byte if what an earlier attempt left of it is in the way."""
@@ -147,8 +155,14 @@ class _Fetch:
 
     def _make(self, diff_id: Digest, descriptor: Descriptor, blob: AbstractContextManager[Iterator[bytes]]) -> None:
         """Build and commit the layer unless somebody else did; the blob is opened only if it is needed."""
-        layers = self.node.store.layers
-        with layers.stage(diff_id, layer_format=self.layer_format, check=self.tally.check) as staging_dir:
+        layers, what = self.node.store.layers, other_pull(diff_id)
+
+        def check() -> None:
+            self.tally.check()
+            self.waits.begin(what)
+
+        with layers.stage(diff_id, layer_format=self.layer_format, check=check) as staging_dir:
+            self.waits.end(what)
             if staging_dir is None:
                 return
             with blob as chunks:

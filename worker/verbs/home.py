@@ -8,6 +8,7 @@ inside it. So a provision that finds the directory gone knows that the container
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from worker.container_id import ContainerId
@@ -17,6 +18,7 @@ from worker.linux.flock import locked
 from worker.paths import WorkPaths
 from worker.records import ContainerRecord, read_record, write_record
 from worker.store.trash import discard
+from worker.verbs.waits import CONTAINER, NOWHERE, Waits
 
 _PATH_BYTES = 4095
 _LONGEST_NAME = "x" * 128
@@ -58,10 +60,10 @@ class Home:
 
 
 @contextmanager
-def opened(work: WorkPaths, container_id: ContainerId) -> Iterator[Home]:
+def opened(work: WorkPaths, container_id: ContainerId, waits: Waits = NOWHERE) -> Iterator[Home]:
     """Hold the container's flock, making its directory and its ancestors' if need be."""
     with ExitStack() as stack:
-        while not _enter(stack, work, container_id):
+        while not _enter(stack, work, container_id, waits):
             # Also again and again: a destroy or a sibling's clean-up may take the directory away in between.
             with suppress(FileNotFoundError):
                 durable.make_dirs_unsynced(work.rootfses_dir(container_id.parts))
@@ -69,23 +71,26 @@ def opened(work: WorkPaths, container_id: ContainerId) -> Iterator[Home]:
 
 
 @contextmanager
-def existing(work: WorkPaths, container_id: ContainerId) -> Iterator[Home]:
+def existing(work: WorkPaths, container_id: ContainerId, waits: Waits = NOWHERE) -> Iterator[Home]:
     """Hold the flock of a container that has a directory.
 
     Raises:
         ContainerDestroying: It has none (any more).
     """
     with ExitStack() as stack:
-        if not _enter(stack, work, container_id):
+        if not _enter(stack, work, container_id, waits):
             raise ContainerDestroying(container_id=str(container_id))
         yield Home(work, container_id)
 
 
-def _enter(stack: ExitStack, work: WorkPaths, container_id: ContainerId) -> bool:
+def _enter(stack: ExitStack, work: WorkPaths, container_id: ContainerId, waits: Waits) -> bool:
+    path, note = work.container_lock_path(container_id.parts), partial(waits.begin, CONTAINER)
     try:
-        stack.enter_context(locked(work.container_lock_path(container_id.parts), exclusive=True))
+        stack.enter_context(locked(path, exclusive=True, check=note))
     except FileNotFoundError:
         return False
+    finally:
+        waits.end(CONTAINER)
     return True
 
 

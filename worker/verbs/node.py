@@ -4,6 +4,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from worker.backend import Backend
 from worker.backends import choose_backend
@@ -23,6 +24,7 @@ from worker.settings import Settings
 from worker.store.image_mounts import ImageMounts
 from worker.store.store import Store
 from worker.verbs.observed import observed_lock
+from worker.verbs.waits import CLUSTER_LOCK, NOWHERE, Waits
 
 _FENCE_PATIENCE_SECONDS = 1.0
 
@@ -107,17 +109,18 @@ class Node:
         return LayerLimits.from_settings(self.settings)
 
     @contextmanager
-    def shared(self) -> Iterator[Lease]:
+    def shared(self, waits: Waits = NOWHERE) -> Iterator[Lease]:
         """Hold the cluster lock and the fence below it, together with provisions and destroys anywhere."""
         seconds = self.settings.lock_timeout_seconds
         with (
             observed_lock(self.observe, LockMode.SHARED) as (note_grant, note_entry),
-            self.lock.shared(timeout_seconds=seconds) as lease,
+            self.lock.shared(timeout_seconds=seconds, on_wait=partial(waits.begin, CLUSTER_LOCK)) as lease,
         ):
             note_grant()
             with self.store.fence.shared(token=lease.token, timeout_seconds=seconds):
                 lease.check()
                 note_entry()
+                waits.end(CLUSTER_LOCK)
                 yield lease
 
     @contextmanager

@@ -36,6 +36,7 @@ from worker.verbs.node import Elsewhere, Node, OnProgress
 from worker.verbs.pull import cached_image, open_image, pinned
 from worker.verbs.stack import prepare_stack
 from worker.verbs.undo import abandon, drop_unrecorded_ref
+from worker.verbs.waits import ContainerWaits
 from worker.verbs.watch import DestroyWatch
 
 Answer = TypeVar("Answer")
@@ -77,6 +78,7 @@ def provision(
         backend=backend,
         layer_format=layer_format,
         owner=RefOwner(node=node.name, container_id=str(request.container_id), name=request.name),
+        waits=ContainerWaits(node.containers, request.container_id, generation=begun.generation),
     )
     try:
         return _healing(node, request, layer_format, lambda: _provision(node, work, on_progress))
@@ -127,7 +129,7 @@ def _provision_recorded(node: Node, work: Work) -> ProvisionInfo | None:
     container_id = work.request.container_id
     if work.name not in read_record(node.work.record_path(container_id.parts)).rootfses:
         return None
-    with existing(node.work, container_id) as home, node.shared() as lease:
+    with existing(node.work, container_id, work.waits) as home, node.shared(work.waits) as lease:
         check_current(node, work, home)
         lease.check()
         return recorded(node, work, home)
@@ -140,7 +142,7 @@ def _provision_cold(node: Node, work: Work, on_progress: OnProgress) -> Provisio
     with (
         open_image(node, request.image, platform=work.platform, credential=credential) as remote,
         _unpinning(node, remote.digest, work.owner),
-        pinned(node, remote, request.image, platform=work.platform, owner=work.owner) as image,
+        pinned(node, remote, request.image, platform=work.platform, owner=work.owner, waits=work.waits) as image,
     ):
         return _provision_pinned(node, work, remote, image, on_progress=on_progress)
 
@@ -159,7 +161,7 @@ def _provision_pinned(
     node: Node, work: Work, remote: RemoteImage, image: StoredImage, *, on_progress: OnProgress
 ) -> ProvisionInfo:
     container_id = work.request.container_id
-    with opened(node.work, container_id) as home:
+    with opened(node.work, container_id, work.waits) as home:
         check_current(node, work, home)
         is_recorded = work.name in home.read().rootfses
         if not is_recorded:
@@ -167,8 +169,8 @@ def _provision_pinned(
     if not is_recorded:
         _fetch(node, work, remote, on_progress)
     prepare_stack(node, image.digest, image.layers, layer_format=work.layer_format)
-    with existing(node.work, container_id) as home, ExitStack() as locked:
-        lease = locked.enter_context(node.shared())
+    with existing(node.work, container_id, work.waits) as home, ExitStack() as locked:
+        lease = locked.enter_context(node.shared(work.waits))
         check_current(node, work, home)
         lease.check()
         return mount(node, work, image, home, unlock=locked.close)
@@ -178,7 +180,14 @@ def _fetch(node: Node, work: Work, remote: RemoteImage, on_progress: OnProgress)
     container_id = work.request.container_id
     watch = DestroyWatch(node.containers, container_id, generation=work.generation)
     try:
-        fetch_layers(node, remote, layer_format=work.layer_format, check=watch.check, on_progress=on_progress)
+        fetch_layers(
+            node,
+            remote,
+            layer_format=work.layer_format,
+            check=watch.check,
+            on_progress=on_progress,
+            waits=work.waits,
+        )
     except ContainerDestroying:
         # Or Redis lost the hash, which looks the same: the disk says which.
         with existing(node.work, container_id) as home:
@@ -201,11 +210,11 @@ def _provision_warm(node: Node, work: Work, image: StoredImage) -> ProvisionInfo
         return None
     with (
         _unpinning(node, image.digest, work.owner),
-        opened(node.work, work.request.container_id) as home,
+        opened(node.work, work.request.container_id, work.waits) as home,
         ExitStack() as pin,
         ExitStack() as locked,
     ):
-        lease = locked.enter_context(node.shared())
+        lease = locked.enter_context(node.shared(work.waits))
         check_current(node, work, home)
         # Again, now that prune cannot come in between: a pin without a mount would be left to nobody.
         if node.store.images.get(image.digest) is None:

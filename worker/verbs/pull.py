@@ -19,6 +19,7 @@ from worker.verbs.access import may_have, opener_of
 from worker.verbs.fetch import fetch_layers
 from worker.verbs.heal import heal_layers
 from worker.verbs.node import Elsewhere, Node, OnProgress
+from worker.verbs.waits import NOWHERE, Waits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +96,14 @@ def open_image(
 
 
 @contextmanager
-def pinned(
-    node: Node, remote: RemoteImage, source: ImageSource, *, platform: Platform, owner: RefOwner
+def pinned(  # noqa: PLR0913 - what a pin says, by keyword
+    node: Node,
+    remote: RemoteImage,
+    source: ImageSource,
+    *,
+    platform: Platform,
+    owner: RefOwner,
+    waits: Waits = NOWHERE,
 ) -> Iterator[StoredImage]:
     """Commit manifest and configuration and pin them and their layers, for as long as the body runs at least.
 
@@ -104,7 +111,7 @@ def pinned(
     """
     with ExitStack() as stack:
         image, opener = _checked(node, remote, source), opener_of(node, source, remote)
-        with node.shared():
+        with node.shared(waits):
             node.store.images.put(remote.digest, manifest=remote.manifest, config=remote.config)
             stack.enter_context(node.store.images.pin(remote.digest, owner))
             node.store.images.remember(source.normalised, platform=str(platform), digest=remote.digest, opener=opener)
