@@ -23,7 +23,7 @@ from worker.errors import PermanentError, TransientError
 from worker.linux.flock import try_lock
 from worker.nodes import NodeView
 from worker.paths import WorkPaths
-from worker.runtime import process_nodes, process_provisioner
+from worker.runtime import process_provisioner, process_registry
 from worker.settings import Settings, process_settings
 from worker.transport import select
 
@@ -94,7 +94,7 @@ def beat(settings: Settings) -> None:
     A failure is logged: the next beat tries again, and the loop that calls this must not end.
     """
     try:
-        is_recovered = process_nodes(settings).heartbeat(
+        is_recovered = process_registry(settings).nodes.heartbeat(
             _view(settings), ttl_seconds=settings.heartbeat_seconds * _MISSED_HEARTBEATS
         )
         if not is_recovered:
@@ -109,8 +109,8 @@ _asked: dict[str, float] = {}
 
 def _ask_to_recover(settings: Settings) -> None:
     """Publish a recover of this node, unless one runs or was asked for a short while ago: it takes the mark off."""
-    node, now = process_provisioner(settings).node, time.monotonic()
-    epoch, running = node.epoch.join().mark, try_lock(node.work.recovery_lock_path, exclusive=True)
+    epoch, now = process_registry(settings).epoch.join().mark, time.monotonic()
+    running = try_lock(WorkPaths(settings.work_dir).recovery_lock_path, exclusive=True)
     if running is None:
         return
     running.release()
@@ -118,8 +118,9 @@ def _ask_to_recover(settings: Settings) -> None:
         return
     _log.warning("Redis does not know node %s as recovered: its state is rebuilt from disk", settings.node)
     keywords = {"node": settings.node}
-    # Behind a full pool they would pile up, and each takes the mark off again.
-    app.send_task("provisioner.recover", kwargs=keywords, queue=settings.node_queue, expires=_ASK_AGAIN_SECONDS)
+    # Behind a full pool they would pile up, and each takes the mark off again. The loop waits for no second try.
+    options = {"queue": settings.node_queue, "expires": _ASK_AGAIN_SECONDS, "retry": False, "ignore_result": True}
+    app.send_task("provisioner.recover", kwargs=keywords, **options)
     _asked.clear()
     _asked[epoch] = now
 

@@ -14,8 +14,9 @@ from tasks.repeated import Repeated
 from tasks.rootfs import destroy, provision
 from worker.celery import app
 from worker.errors import TransientError
-from worker.runtime import process_provisioner
+from worker.runtime import process_registry
 from worker.settings import Settings
+from worker.verbs.orphans import claim_orphans
 
 _log = logging.getLogger(__name__)
 _LOOKS = 4
@@ -59,9 +60,11 @@ def reconcile(settings: Settings) -> None:
     A failure is logged: the loop that calls this must not end.
     """
     try:
-        for orphan in process_provisioner(settings).claim_orphans(quiet_seconds=settings.reconcile_seconds):
+        containers = process_registry(settings).containers
+        for orphan in claim_orphans(containers, node=settings.node, quiet_seconds=settings.reconcile_seconds):
             _log.warning("nobody works on it: %s %s is asked for again", orphan.verb, orphan.keywords)
-            take_up.apply_async(kwargs=asdict(orphan), queue=settings.node_queue)
+            # Not tried again and again: who cannot be asked now is claimed again.
+            take_up.apply_async(kwargs=asdict(orphan), queue=settings.node_queue, retry=False)
     except (TransientError, OSError, OperationalError) as error:
         _log.warning("the reconciler of node %s: %s", settings.node, error)
 

@@ -13,7 +13,6 @@ from kombu.entity import Exchange, Queue
 
 from worker import results
 from worker.settings import PROVISION_QUEUE, Settings, process_settings
-from worker.transport.ledger import BEATS_PER_TIMEOUT
 
 TASK_MODULES = (
     "tasks.rootfs",
@@ -45,7 +44,7 @@ def make_config(settings: Settings) -> dict[str, Any]:
             "max_deliveries": settings.max_deliveries,
             "visibility_timeout": settings.visibility_timeout_seconds,
             # How often the worker's loop gives its sign of life and looks for the dead.
-            "unacked_restore_interval": settings.visibility_timeout_seconds / BEATS_PER_TIMEOUT,
+            "unacked_restore_interval": settings.beat_seconds,
             **timeouts,
             **settings.sentinel_options,
         },

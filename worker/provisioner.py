@@ -24,7 +24,7 @@ from worker.verbs.destroy import destroy
 from worker.verbs.home import check_nameable
 from worker.verbs.node import Elsewhere, Node, OnProgress, Progress
 from worker.verbs.observed import observed_verb
-from worker.verbs.orphans import Orphan, claim_orphans, take_up
+from worker.verbs.orphans import Orphan, take_up
 from worker.verbs.provision import provision
 from worker.verbs.prune import StorePruned, prune
 from worker.verbs.pull import pull
@@ -105,10 +105,6 @@ class Provisioner:
     def take_up(self, orphan: Keywords, *, on_progress: OnProgress = _silent) -> Elsewhere | None:
         """See `worker.verbs.orphans`; the keywords are the fields of an `Orphan`."""
         return take_up(self.node, Orphan(**orphan), on_progress=on_progress)
-
-    def claim_orphans(self, *, quiet_seconds: float) -> list[Orphan]:
-        """See `worker.verbs.orphans`."""
-        return claim_orphans(self.node, quiet_seconds=quiet_seconds)
 
     def note_provision_failure(self, keywords: Keywords, *, error: str, retry_in_seconds: float) -> None:
         """Show in the container's state that a provision failed and will be tried again."""

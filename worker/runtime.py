@@ -3,6 +3,7 @@
 
 import os
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,27 @@ def make_redis(
     if is_sentinel(url):
         return connect(url, settings.sentinel_master, timeout_seconds=timeout_seconds, **options)
     return redis.Redis.from_url(url, **options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registry:
+    """What the worker's own loop shows and looks up, over a client that keeps it from no sign of life."""
+
+    nodes: Nodes
+    containers: Containers
+    epoch: Epoch
+
+
+def make_registry(settings: Settings) -> Registry:
+    """Put it together; a call is tried once, for no longer than a beat: the next one comes soon."""
+    timeout_seconds = min(settings.redis_timeout_seconds, settings.beat_seconds)
+    client = make_redis(settings, timeout_seconds=timeout_seconds, retries=0)
+    epoch = make_epoch(settings, client)
+    return Registry(
+        nodes=Nodes(client, settings.key_prefix, epoch=epoch),
+        containers=Containers(client, settings.key_prefix),
+        epoch=epoch,
+    )
 
 
 def make_epoch(settings: Settings, client: redis.Redis) -> Epoch:
@@ -153,6 +175,7 @@ def supported_layer_formats(store_dir: Path) -> frozenset[LayerFormat]:
 _lock = threading.Lock()
 _provisioners: dict[tuple[int, Settings], Provisioner] = {}
 _nodes: dict[tuple[int, Settings], Nodes] = {}
+_registries: dict[tuple[int, Settings], Registry] = {}
 _monitors: dict[Settings, Monitor] = {}
 
 
@@ -187,3 +210,12 @@ def process_nodes(settings: Settings) -> Nodes:
             client = make_redis(settings)
             _nodes[key] = Nodes(client, settings.key_prefix, epoch=make_epoch(settings, client))
         return _nodes[key]
+
+
+def process_registry(settings: Settings) -> Registry:
+    """Return this process's, for its loop."""
+    key = (os.getpid(), settings)
+    with _lock:
+        if key not in _registries:
+            _registries[key] = make_registry(settings)
+        return _registries[key]

@@ -20,6 +20,8 @@ from worker.sentinel import SentinelUrl, celery_options, is_sentinel
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
+BEATS_PER_TIMEOUT = 5
+"""How often within the time after which it counts as dead a worker gives its sign of life."""
 PROVISION_QUEUE = "provision"
 """What schedulers publish to and every node serves."""
 IMAGE_SOURCES = ("docker", "oci", "docker-archive", "docker-daemon", "appc")
@@ -246,6 +248,11 @@ class Settings(BaseSettings):
     def queue_key(self) -> str:
         """What the keys of the queue's records start with; the queues themselves are named by schedulers."""
         return f"{self.key_prefix}:queue"
+
+    @property
+    def beat_seconds(self) -> float:
+        """From one of the worker's signs of life to the next: whatever keeps its loop waiting must not take longer."""
+        return self.visibility_timeout_seconds / BEATS_PER_TIMEOUT
 
     @property
     def node_queue(self) -> str:

@@ -26,7 +26,7 @@ from worker.container_id import ContainerId
 from worker.containers import Containers, ContainerState
 from worker.errors import RegistryUnavailable
 from worker.provisioner import Provisioner
-from worker.verbs.orphans import Orphan
+from worker.verbs.orphans import Orphan, claim_orphans
 
 pytestmark = [pytest.mark.root, pytest.mark.redis]
 
@@ -70,14 +70,14 @@ def claims_for(node: Provisioner, seconds: float, happens: Callable[[], object] 
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         happens()
-        claimed += node.claim_orphans(quiet_seconds=QUIET_SECONDS)
+        claimed += claim_orphans(node.node.containers, node="n1", quiet_seconds=QUIET_SECONDS)
         time.sleep(0.01)
     return claimed
 
 
 def first_claim(node: Provisioner) -> Orphan:
     """Return what is claimed first."""
-    while not (claimed := node.claim_orphans(quiet_seconds=QUIET_SECONDS)):
+    while not (claimed := claim_orphans(node.node.containers, node="n1", quiet_seconds=QUIET_SECONDS)):
         time.sleep(0.01)
     assert len(claimed) == 1
     return claimed[0]

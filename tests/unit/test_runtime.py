@@ -2,13 +2,15 @@
 """The composition root refuses what cannot work."""
 
 import os
+import socket
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.provisioners import make_settings
-from worker.errors import BackendUnsupported, InvalidArgument
-from worker.runtime import make_provisioner, process_provisioner
+from worker.errors import BackendUnsupported, InvalidArgument, StateUnavailable
+from worker.runtime import make_provisioner, make_registry, process_provisioner
 
 pytestmark = pytest.mark.redis
 
@@ -41,3 +43,16 @@ def test_a_process_has_one_provisioner_and_its_child_another(tmp_path: Path, red
         os._exit(0 if process_provisioner(settings) is not mine else 1)
 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_the_loop_waits_for_a_silent_redis_no_longer_than_for_its_next_beat(tmp_path: Path) -> None:
+    """Whatever a task may wait."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        settings = make_settings(tmp_path, url, redis_timeout_seconds=30.0, visibility_timeout_seconds=5.0)
+        began_at = time.monotonic()
+
+        with pytest.raises(StateUnavailable):
+            make_registry(settings).containers.now_ms()
+
+    assert time.monotonic() - began_at < 1.5

@@ -7,12 +7,13 @@ one of replies. Overridden, each with its reason at the method:
 =========  =========================================================================
 Transport  ``__init__``, for its poller
 Poller     ``get``, ``_register_BRPOP``, ``on_readable``, ``maybe_restore_messages``
-Channel    ``basic_consume``, ``_basic_cancel``; new ``listen``, ``beat``
+Channel    ``basic_consume``, ``_basic_cancel``, ``_connparams``; new ``listen``, ``beat``
 QoS        ``append``, ``ack``, ``reject``, ``can_consume``, ``restore_visible``
 =========  =========================================================================
 """
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -24,17 +25,22 @@ from typing import Any
 import redis
 from kombu.transport import redis as stock
 from kombu.utils.json import loads
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from typing_extensions import override
 
+from worker.settings import BEATS_PER_TIMEOUT
 from worker.transport.due import due_ms_of
 from worker.transport.ledger import Ledger
 from worker.transport.poller import Poller
 from worker.transport.qos import BATCH, QoS
 from worker.transport.scripts import Delivery, QueueScripts
-from worker.transport.waits import WAIT_SECONDS, Wait
+from worker.transport.waits import Wait
 
 _log = logging.getLogger(__name__)
 _REST_SECONDS = 1.0
+_LOOP_PID = os.getpid()
+"""Of the worker's main process, which is the one that imports this; its pool's are forked from it."""
 _ledgers: dict[tuple[int, str, str], Ledger] = {}
 
 
@@ -111,6 +117,24 @@ class Channel(stock.Channel):  # type: ignore[misc]
             self.ledger.serve(self._sources(), is_listening=bool(self.waits))
             self._open_waits()
         return answer
+
+    @override
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        """Keep the loop waiting for a beat or two at most; redis-py would ask ten times more, which takes a minute.
+
+        The pool's processes keep theirs: what they publish to a slow Redis would arrive as often as it is tried.
+        """
+        parameters: dict[str, Any] = super()._connparams(asynchronous)
+        if os.getpid() != _LOOP_PID:
+            return parameters
+        for name in ("socket_timeout", "socket_connect_timeout"):
+            if name in parameters:
+                parameters[name] = min(parameters[name] or math.inf, self._beat_seconds)
+        return {**parameters, "retry": Retry(NoBackoff(), 1)}
+
+    @property
+    def _beat_seconds(self) -> float:
+        return float(self.visibility_timeout) / BEATS_PER_TIMEOUT
 
     def _sources(self) -> list[str]:
         """The lists to take from: kombu's order, by priority and then round robin."""
@@ -199,7 +223,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
     def beat(self) -> None:
         """Give the sign of life, and drop the connections on which an answer is overdue."""
         for wait in self.waits.values():
-            if wait.is_overdue(self.socket_timeout or WAIT_SECONDS):
+            if wait.is_overdue(self._beat_seconds):
                 _log.warning("no answer on the connection that waits for %s: it is closed", wait.source)
                 wait.close()
         if self.ledger.is_beat_due:

@@ -17,10 +17,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import redis
 
+from worker.settings import BEATS_PER_TIMEOUT
 from worker.transport.scripts import GONE, Delivery, QueueScripts, Settled, messages_of
 
 _log = logging.getLogger(__name__)
-BEATS_PER_TIMEOUT = 5
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from worker.container_view import ContainerState, ContainerView
+from worker.containers import Containers, ContainerState, ContainerView
 from worker.errors import ContainerDestroying
 from worker.requests import DestroyRequest, ProvisionRequest
 from worker.verbs.destroy import destroy
@@ -35,20 +35,20 @@ class Orphan:
     generation: str
 
 
-def claim_orphans(node: Node, *, quiet_seconds: float) -> list[Orphan]:
+def claim_orphans(containers: Containers, *, node: str, quiet_seconds: float) -> list[Orphan]:
     """Claim what nobody has given a sign of work on for this long; who asks next gets it no sooner than that again.
 
     Cost: proportional to the containers of the cluster that have been in transition for so long.
     """
     orphans: list[Orphan] = []
-    for view in _long_in(node, ContainerState.PROVISIONING, quiet_seconds):
-        if node.containers.claim(view.container_id, generation=view.generation, quiet_seconds=quiet_seconds):
+    for view in _long_in(containers, node, ContainerState.PROVISIONING, quiet_seconds):
+        if containers.claim(view.container_id, generation=view.generation, quiet_seconds=quiet_seconds):
             requests = (json.loads(text) for text in view.requests.values())
             orphans += [Orphan(verb="provision", keywords=each, generation=view.generation) for each in requests]
-    doomed = {view.container_id: view for view in _long_in(node, ContainerState.DESTROYING, quiet_seconds)}
+    doomed = {view.container_id: view for view in _long_in(containers, node, ContainerState.DESTROYING, quiet_seconds)}
     for container_id, view in doomed.items():
         # The outermost takes the others with it.
-        if doomed.keys().isdisjoint(container_id.ancestors) and node.containers.claim(
+        if doomed.keys().isdisjoint(container_id.ancestors) and containers.claim(
             container_id, generation=view.generation, quiet_seconds=quiet_seconds
         ):
             keywords = {"container_id": str(container_id)}
@@ -72,11 +72,11 @@ def take_up(node: Node, orphan: Orphan, *, on_progress: OnProgress) -> Elsewhere
     return info if isinstance(info, Elsewhere) else None
 
 
-def _long_in(node: Node, state: ContainerState, seconds: float) -> Iterator[ContainerView]:
-    """Yield this node's containers that came into the state so long ago, the longest first."""
-    before_ms = node.containers.now_ms() - round(seconds * 1000)
-    for view in node.containers.list(state=state):
+def _long_in(containers: Containers, node: str, state: ContainerState, seconds: float) -> Iterator[ContainerView]:
+    """Yield a node's containers that came into the state so long ago, the longest first."""
+    before_ms = containers.now_ms() - round(seconds * 1000)
+    for view in containers.list(state=state):
         if view.changed_ms > before_ms:
             return
-        if view.node == node.name:
+        if view.node == node:
             yield view

@@ -293,6 +293,25 @@ def test_an_acknowledgement_is_made_up_for_when_redis_is_back(
         assert list(redis_client.scan_iter(f"{KEY}:taken:*")) == []
 
 
+def test_a_redis_that_says_nothing_is_not_waited_for(
+    consume: Open, published: SimpleQueue, shared_redis_server: RedisServer
+) -> None:
+    """The loop's next sign of life is due, by a connection that may be better."""
+    with proxy_to(shared_redis_server.port) as proxy:
+        queue = consume(f"redis://127.0.0.1:{proxy.port}/0", timeout_seconds=1.5)
+        published.put("work")
+        message = queue.get(timeout=SOON)
+        began_at = time.monotonic()
+
+        proxy.deaden()
+        beat(queue)
+        proxy.drops_replies = True
+        message.ack()
+
+        assert time.monotonic() - began_at < 1.5
+        proxy.drops_replies = False
+
+
 def test_a_closed_channel_keeps_its_messages_and_can_acknowledge_them(
     consume: Open, published: SimpleQueue, redis_client: redis.Redis
 ) -> None:
