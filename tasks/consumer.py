@@ -15,7 +15,7 @@ from typing import Any
 
 import redis
 from celery.app.task import Context
-from celery.concurrency.solo import TaskPool as SoloPool
+from celery.concurrency.prefork import TaskPool as PreforkPool
 from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import worker_shutting_down
 from celery.worker.consumer import Consumer as CeleryConsumer
@@ -72,11 +72,14 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # Celery has no types
 
     @override
     def on_ready(self) -> None:
-        """Take the ledger's news, and let a thread give the sign of life if tasks run in the loop's own process."""
+        """Take the ledger's news, and let a thread give the sign of life unless the pool has processes.
+
+        With solo the loop stands still while a task runs. At a warm shutdown only prefork fires the loop's timers.
+        """
         super().on_ready()
         ledger = self.task_consumer.channel.ledger
         ledger.on_buried = self.fail_laid_aside
-        if isinstance(self.pool, SoloPool):
+        if not isinstance(self.pool, PreforkPool):
             ledger.beat_beside()
 
     def fail_laid_aside(self, raw: bytes) -> None:

@@ -118,6 +118,27 @@ def test_a_worker_that_is_told_to_end_gives_back_what_it_does_not_finish(
             assert list(client.scan_iter(f"{_KEYS}:failed:*")) == []
 
 
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_a_pool_that_is_told_to_end_keeps_its_task_while_it_runs(
+    node: Node, other_node: Node, scheduler: Scheduler, pool: str
+) -> None:
+    """Only prefork goes on with the loop's work meanwhile; the other worker does not take it for dead."""
+    node.stop()
+    other_node.stop()
+    node.start("--pool", pool)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        scheduler.send("pull", image=f"127.0.0.1:{silent.getsockname()[1]}/anything:1")
+        silent.settimeout(30)
+        connection, _ = silent.accept()
+        with connection:
+            other_node.start()
+            node.tell(signal.SIGTERM)
+            silent.settimeout(8)
+            with pytest.raises(TimeoutError):
+                silent.accept()
+            assert not node.has_ended
+
+
 def test_whoever_waits_for_a_task_that_kills_its_workers_is_told(
     node: Node, scheduler: Scheduler, own_redis_server: RedisServer
 ) -> None:

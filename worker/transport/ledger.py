@@ -135,7 +135,7 @@ class Ledger:
         self._return_strays(beat.held)
 
     def beat_beside(self) -> None:
-        """Give the sign of life from a thread from now on, for a process whose loop stands still while a task runs."""
+        """Give the sign of life from a thread from now on, for a process whose loop stands still at times."""
         if self._pulse is None:
             self._pulse = threading.Thread(target=self._beat_for_ever, name="sign of life", daemon=True)
             self._pulse.start()

@@ -14,6 +14,7 @@ from celery.app.backends import by_name, by_url
 from celery.backends.base import Backend
 from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.concurrency.asynpool import AsynPool
+from celery.concurrency.prefork import TaskPool as PreforkPool
 from celery.worker.consumer import Consumer
 from kombu.transport import redis as stock
 from kombu.transport import virtual
@@ -90,6 +91,7 @@ _READ = {
     Consumer.on_close: "e96d425dce0a",
     Consumer.ensure_connected: "3f79cf3bb6d6",
     Consumer.loop_args: "796ea4005eae",
+    PreforkPool.on_stop: "ab83bf6652cb",
     AsynPool._track_child_process: "18b122697979",
     Consumer.on_ready: "16eff40603fe",
     Consumer.on_decode_error: "e3538c586a7f",
