@@ -6,7 +6,8 @@ Schedulers publish with stock Celery: a queue is the list that kombu pushes to. 
     channel   the transport, a subclass of kombu's           waits    one connection per queue, on which BLMOVE waits
     sentinel  the same where Sentinel names the master
     ledger    what this process has and has not settled      scripts  the transitions, `worker/lua/queue_*.lua`
-    due       when a message wants to be delivered           letters  messages that were laid aside
+    due       when a message wants to be delivered           strays   what was delivered and never heard of
+    letters   messages that were laid aside
 
 * At every instant a message is in its queue, in the record of one named consumer, among the delayed or laid aside: each
   move is one command or one script.

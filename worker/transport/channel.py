@@ -179,7 +179,7 @@ class Channel(stock.Channel):  # type: ignore[misc]
         """Hand on what came on a wait's connection. Raises Empty if that is nothing."""
         was_taking = wait.is_taking
         consumer, reply = self._on_refusal(wait.receive) or ("", None)
-        received = self.ledger.received(consumer, wait.source, reply)
+        received = self.ledger.received(consumer, wait.source, reply, sent_at=wait.sent_at)
         # The script's answer is certain. A message that was waited for is likely to be the only one. A wait that ended
         # without one is the time to look into the lists that nobody waits on, those of lower priority.
         self._is_dry = not received if was_taking else bool(received) and not wait.was_prompt

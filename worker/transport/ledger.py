@@ -19,6 +19,7 @@ import redis
 
 from worker.settings import BEATS_PER_TIMEOUT
 from worker.transport.scripts import GONE, Delivery, QueueScripts, Settled, messages_of
+from worker.transport.strays import Strays
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Ledger:
         self._sources: dict[str, None] = {}
         self._deliveries: dict[str, Delivery] = {}
         self._unsettled: dict[str, Delivery] = {}
-        self._suspects: Counter[Delivery] = Counter()
+        self._strays = Strays()
         self._has_left = False
         self._pulse: threading.Thread | None = None
         self.lock = threading.RLock()
@@ -105,7 +106,7 @@ class Ledger:
         """
         self._sources.update(dict.fromkeys(sources))
         self.beat()
-        if self._suspects and not is_listening:
+        if self._strays and not is_listening:
             self.beat()
 
     @_one_at_a_time
@@ -159,7 +160,7 @@ class Ledger:
             "consumer %s gave no sign of life in time: its %d messages are no longer its own", self.consumer, len(own)
         )
         self._unsettled.clear()
-        self._suspects.clear()
+        self._strays.clear()
         self._begin()
 
     def take_command(self, sources: Sequence[str], count: int) -> tuple[str | int, ...]:
@@ -171,16 +172,18 @@ class Ledger:
         self._scripts.load_take()
 
     @_one_at_a_time
-    def received(self, consumer: str, source: str, reply: Any) -> list[tuple[str, Delivery]]:
+    def received(self, consumer: str, source: str, reply: Any, *, sent_at: float) -> list[tuple[str, Delivery]]:
         """Enter what Redis has moved to the consumer's record, each with its tag.
 
         Args:
             consumer: To whom.
             source: Where a single message came from.
             reply: What BLMOVE answered, or the script. None: nothing.
+            sent_at: When it was asked for, on the monotonic clock.
 
         Returns:
-            Nothing if it is somebody else's by now: this process was away, and taken for dead.
+            Nothing that is somebody else's by now: this process was away, and taken for dead; or the reply is so late
+            that its messages went back.
         """
         self.check()
         if reply is None or consumer != self.consumer:
@@ -190,6 +193,8 @@ class Ledger:
             return []
         pairs = [(source, reply)] if isinstance(reply, bytes) else messages_of(reply)
         deliveries = [Delivery(consumer=consumer, source=each, message=message) for each, message in pairs]
+        if any(self._strays.is_dubious(each, sent_at=sent_at) for each in deliveries):
+            deliveries = list((Counter(deliveries) & self._unheard_of()).elements())
         return [(self.accept(delivery), delivery) for delivery in deliveries]
 
     def accept(self, delivery: Delivery) -> str:
@@ -285,16 +290,17 @@ class Ledger:
 
         A reply may be on its way, so only what two beats in a row find is lost.
         """
-        known = self._known()
-        if held <= known.total():
-            self._suspects.clear()
+        if held <= self._known().total():
+            self._strays.clear()
             return
-        strays = Counter(self._scripts.records(self.consumer, tuple(self._sources))) - known
-        lost, self._suspects = strays & self._suspects, strays - self._suspects
+        lost = self._strays.lost(self._unheard_of())
         for delivery in lost.elements():
             self._scripts.give_back(delivery)
         if lost:
             _log.warning("%d messages whose delivery was cut off went back to their queues", lost.total())
+
+    def _unheard_of(self) -> Counter[Delivery]:
+        return Counter(self._scripts.records(self.consumer, tuple(self._sources))) - self._known()
 
     def _known(self) -> Counter[Delivery]:
         everything = (*self._deliveries.values(), *self._unsettled.values())

@@ -23,6 +23,7 @@ class Wait:
         client: As kombu's poller wants it: a client that keeps one `connection`.
         source: Key of the list.
         is_taking: Whether it is the script that is out.
+        sent_at: When the last command went out, on the monotonic clock.
     """
 
     def __init__(self, client: Any, source: str) -> None:
@@ -30,7 +31,7 @@ class Wait:
         self.source = source
         self.is_taking = False
         self._consumer: str | None = None
-        self._sent_at = 0.0
+        self.sent_at = 0.0
 
     @property
     def is_out(self) -> bool:
@@ -47,7 +48,7 @@ class Wait:
         self.is_taking = True
 
     def _send(self, consumer: str, *command: str | float) -> None:
-        self._consumer, self._sent_at = consumer, time.monotonic()
+        self._consumer, self.sent_at = consumer, time.monotonic()
         self.client.connection.send_command(*command)
 
     def receive(self) -> tuple[str, Any]:
@@ -70,11 +71,11 @@ class Wait:
     @property
     def was_prompt(self) -> bool:
         """Whether the answer that was just read was there at once."""
-        return time.monotonic() - self._sent_at < _PROMPT_SECONDS
+        return time.monotonic() - self.sent_at < _PROMPT_SECONDS
 
     def is_overdue(self, grace_seconds: float) -> bool:
         """Tell whether the answer should have come: nobody is at the other end any more."""
-        return self.is_out and time.monotonic() - self._sent_at > WAIT_SECONDS + grace_seconds
+        return self.is_out and time.monotonic() - self.sent_at > WAIT_SECONDS + grace_seconds
 
     def forget(self) -> None:
         """Expect no answer any more."""

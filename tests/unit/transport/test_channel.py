@@ -257,6 +257,26 @@ def test_a_message_that_came_before_a_pause_is_not_handed_on_after_it(
         paused.get(timeout=0.5)
 
 
+def test_a_late_reply_brings_nothing_that_went_back(
+    consume: Open, published: SimpleQueue, redis_client: redis.Redis
+) -> None:
+    """With pool solo it lies unread while a task runs, and the thread that beats has given back what it names."""
+    busy, other = consume(), consume()
+    with pytest.raises(SimpleQueue.Empty):
+        busy.get(timeout=0.1)
+    published.put("work")
+    wait_until(lambda: redis_client.llen(QUEUE) == 0, "delivery")
+
+    beat(busy)
+    beat(busy)
+
+    message = other.get(timeout=SOON)
+    with pytest.raises(SimpleQueue.Empty):
+        busy.get(timeout=0.5)
+    message.requeue()
+    assert busy.get(timeout=SOON).payload == "work"
+
+
 def test_a_message_whose_delivery_is_cut_off_goes_back(
     consume: Open, published: SimpleQueue, shared_redis_server: RedisServer
 ) -> None:
