@@ -92,6 +92,7 @@ _ROWS: Mapping[str, Callable[[Outcome], object]] = {
     "begun more than once": lambda each: each.verdict.begun_twice,
     "done more than once": lambda each: each.verdict.done_twice,
     "… and no fault explains it": lambda each: each.verdict.done_twice_unexcused,
+    "effects doubled": lambda each: "-" if each.doubled is None else each.doubled,
     "in two processes at a time": lambda each: each.verdict.beside,
     "… and no fault explains that": lambda each: each.verdict.beside_unexcused,
     "workers that ended by themselves": lambda each: each.ended,
@@ -101,6 +102,10 @@ _ROWS: Mapping[str, Callable[[Outcome], object]] = {
 }
 
 
+def _figure(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
 def storm_table(outcomes: Mapping[str, Outcome]) -> Table:
     """Lay the ledgers side by side."""
     title = (
@@ -108,7 +113,7 @@ def storm_table(outcomes: Mapping[str, Outcome]) -> Table:
     )
     table = Table("at random", *outcomes, title=title)
     for name, figure in _ROWS.items():
-        table.add_row(name, *(f"{figure(each):,}" for each in outcomes.values()))
+        table.add_row(name, *(_figure(figure(each)) for each in outcomes.values()))
     table.add_section()
     for kind in sorted({kind for each in outcomes.values() for kind in each.faults}):
         table.add_row(kind, *(str(each.faults[kind]) for each in outcomes.values()))

@@ -41,7 +41,10 @@ def run_effects(
                 outcome = made.run(seconds, report=report)
             for member in place.members:
                 member.kill()
-            return outcome, orders, list(_wrong(place, model, _infos(place, orders)))
+            infos = _infos(place, orders)
+            surpluses = list(_surpluses(place, infos))
+            outcome.doubled = len(surpluses)
+            return outcome, orders, [*_broken(place, model, infos), *surpluses]
     finally:
         unmount(mounts_below(directory))
 
@@ -51,16 +54,27 @@ def _infos(place: Site, orders: Containers) -> Infos:
     return {name: orders.answer(number) for name, number in orders.alive.items() if number in place.ledger.done}
 
 
-def _wrong(place: Site, model: Model, infos: Infos) -> Iterator[str]:
+def _surpluses(place: Site, infos: Infos) -> Iterator[str]:
+    """Say what is there that was not answered, or not only once; before that each node recovers and prunes."""
     for member in place.members:
         node = _observer(place, member)
-        mine = {name: info for name, info in infos.items() if info["node"] == member.name}
+        mine = _mine(member, infos)
         again(node.recover, {}, is_start=True)
         again(node.prune, {})
-        for info in mine.values():
-            yield from broken(info, node.node.store, model)
         yield from (f"{member.name}: {finding}" for finding in surplus_on(node, mine))
         yield from (f"{member.name}: {finding}" for finding in surplus(node.node.store, mine.values()))
+
+
+def _broken(place: Site, model: Model, infos: Infos) -> Iterator[str]:
+    """Say what was answered and is not there, or not whole."""
+    for member in place.members:
+        store = _observer(place, member).node.store
+        for info in _mine(member, infos).values():
+            yield from broken(info, store, model)
+
+
+def _mine(member: Member, infos: Infos) -> Infos:
+    return {name: info for name, info in infos.items() if info["node"] == member.name}
 
 
 def _observer(place: Site, member: Member) -> Provisioner:

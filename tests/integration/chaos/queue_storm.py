@@ -28,6 +28,7 @@ class Outcome:
         ended: How often a worker ended that nobody had told to.
         hung: How often one did not end that was told to.
         seconds: How long it took until the last task was done.
+        doubled: Effects that are there too often, once somebody has looked; None for tasks that have none.
     """
 
     verdict: Verdict
@@ -35,6 +36,7 @@ class Outcome:
     ended: int = 0
     hung: int = 0
     seconds: float = 0.0
+    doubled: int | None = None
 
 
 class Storm:
