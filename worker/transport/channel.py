@@ -130,7 +130,8 @@ class Channel(stock.Channel):  # type: ignore[misc]
         for name in ("socket_timeout", "socket_connect_timeout"):
             if name in parameters:
                 parameters[name] = min(parameters[name] or math.inf, self._beat_seconds)
-        return {**parameters, "retry": Retry(NoBackoff(), 1)}
+        # One that is read when it is readable would, connected again, be read until somebody else broadcasts something.
+        return {**parameters, "retry": Retry(NoBackoff(), 0 if asynchronous else 1)}
 
     @property
     def _beat_seconds(self) -> float:

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import redis
+from kombu import Connection, Exchange, Queue
 from kombu.simple import SimpleQueue
 
 from tests.support.ports import wait_until
 from tests.support.proxy import proxy_to
 from tests.support.redis_server import RedisServer
 from tests.unit.transport.conftest import KEY, QUEUE, Open
+from worker.transport import Transport
 
 pytestmark = pytest.mark.redis
 
@@ -330,6 +332,26 @@ def test_a_redis_that_says_nothing_is_not_waited_for(
 
         assert time.monotonic() - began_at < 1.5
         proxy.drops_replies = False
+
+
+@pytest.mark.timeout(30)
+def test_a_connection_lost_to_broadcasts_is_noticed_at_once(
+    shared_redis_server: RedisServer, redis_client: redis.Redis
+) -> None:
+    """redis-py would connect again and read until somebody broadcasts something, the loop's whole process with it."""
+    news = Queue("news", exchange=Exchange("news", type="fanout"))
+    with (
+        proxy_to(shared_redis_server.port) as proxy,
+        Connection(f"redis://127.0.0.1:{proxy.port}/0", transport=Transport) as connection,
+        connection.Consumer(news, callbacks=[lambda *_: None]),
+    ):
+        with pytest.raises(TimeoutError):
+            while True:
+                connection.drain_events(timeout=0.3)
+        proxy.cut()
+
+        with pytest.raises(redis.ConnectionError):
+            connection.drain_events(timeout=0.3)
 
 
 def test_a_closed_channel_keeps_its_messages_and_can_acknowledge_them(
