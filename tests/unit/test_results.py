@@ -17,13 +17,15 @@ from tests.support.redis_server import RedisServer
 from worker import results
 from worker.celery import make_app
 from worker.settings import Settings
+from worker.transport import channel
 
 pytestmark = [pytest.mark.redis, pytest.mark.filterwarnings("ignore:Call to deprecated setex")]
 
 
 @pytest.fixture
-def app(own_redis_server: RedisServer) -> Iterator[Celery]:
-    """An app as a worker has it."""
+def app(own_redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
+    """An app as a worker has it, in a process that gives no sign of life to servers of other tests."""
+    monkeypatch.setattr(channel, "_ledgers", {})
     made = Celery("results", set_as_current=False, backend=own_redis_server.url)
     made.conf.update(result_backend_always_retry=True, result_backend_max_sleep_between_retries_ms=100)
     results.select(made)
