@@ -105,9 +105,10 @@ def _write_image(node: Provisioner, number: int, diff_ids: Sequence[str], *, ref
     document = {"reference": reference, "platform": "linux/amd64", "digest": digest}
     paths.reference_path(reference, platform="linux/amd64").write_text(json.dumps(document))
     for ref in refs:
-        owner = RefOwner(node="n1", container_id=f"container-{ref}", name="rootfs")
+        # Of a node that shares the store: refs of one's own without records are taken for a dead worker's.
+        owner = RefOwner(node="n2", container_id=f"container-{ref}", name="rootfs")
         path = paths.ref_path(digest, node=owner.node, container_id=owner.container_id, name=owner.name)
-        path.write_text(json.dumps({"node": "n1", "container_id": owner.container_id, "name": "rootfs"}))
+        path.write_text(json.dumps({"node": "n2", "container_id": owner.container_id, "name": "rootfs"}))
 
 
 def _documents(number: int, diff_ids: Sequence[str]) -> tuple[bytes, bytes]:
