@@ -52,8 +52,9 @@ def gather(answers: Sequence[Mapping[str, Any]], *, key: str) -> dict[str, Any]:
         NodesFailed: Names each that failed; the others have done their part.
     """
     failures = [answer[_FAILURE] for answer in answers if _FAILURE in answer]
-    absences = [failure for failure in failures if failure["error"] == ImageNotFound.__name__]
-    if failures and not len(failures) == len(absences) < len(answers):
+    is_somewhere = len(failures) < len(answers)
+    are_absences = all(failure["error"] == ImageNotFound.__name__ for failure in failures)
+    if failures and not (are_absences and is_somewhere):
         texts = sorted(f"{each['node']}: {each['error']}: {each['reason']}" for each in failures)
         raise NodesFailed(failed=len(failures), asked=len(answers), failures="; ".join(texts))
     return {key: [entry for answer in answers for entry in answer.get(key, ())]}
